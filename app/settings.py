@@ -1,0 +1,197 @@
+"""What a deployment decides, from the environment or `.env`.
+
+The promise: every fault is reported at once, each with the name of its setting and what would be right, and none shows
+the value of a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+from urllib.parse import urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from app.db import InvalidURL, parse_url
+from app.errors import SettingsError
+
+ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
+_LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
+_SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}\Z")
+
+
+def _split(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
+    return value
+
+
+Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+
+
+def _check_http_url(value: str) -> str:
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("it must be an https:// address")
+    if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
+        raise ValueError("it must be https:// (http:// is for loopback only)")
+    if parts.fragment or parts.username or parts.password:
+        raise ValueError("it must hold neither user, password nor fragment")
+    return value
+
+
+class DatabaseSettings(BaseSettings):
+    """What the cutover and the migrations need: where the database is."""
+
+    model_config = SettingsConfigDict(env_file=".env", extra="ignore", env_ignore_empty=True, frozen=True)
+
+    database_url: SecretStr | None = None
+    """Any libpq spelling; unset means the embedded server below `.data/`."""
+    database_schema: str = "public"
+    """The schema that holds `users`."""
+
+    @field_validator("database_url")
+    @classmethod
+    def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None:
+            parse_url(value.get_secret_value())
+        return value
+
+    @field_validator("database_schema")
+    @classmethod
+    def _is_plain(cls, value: str) -> str:
+        if not _SCHEMA.match(value):
+            raise ValueError(
+                "it must be the name of a schema: a letter or underscore, then letters, digits, underscores"
+            )
+        return value
+
+
+class Settings(DatabaseSettings):
+    """What the server needs."""
+
+    idp_issuer: Listed = ()
+    """`iss` values to accept, comma separated when several share one key set."""
+    idp_audience: Listed = ()
+    """`aud` values that mean this API, comma separated."""
+    idp_jwks_url: str | None = None
+    """Where the keys are; unset means the provider's discovery document says."""
+    idp_algorithms: Listed = ("RS256", "PS256", "ES256", "ES384", "EdDSA")
+    """JWS algorithms to accept; symmetric ones are refused."""
+    idp_userinfo_url: str | None = None
+    """Where to read the e-mail of a user whose access token has none."""
+    idp_account_url: str | None = None
+    """Where users change what the provider owns; shown in errors."""
+    idp_webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)] = ()
+    """Webhook secret; two, comma separated, while one replaces the other. Unset: no webhook route."""
+    idp_webhook_scheme: Literal["auther", "auther-body", "standard"] = "auther"
+    """How webhooks are signed."""
+    auth_mode: Literal["idp", "dual", "legacy"] = "idp"
+    """Who may present what: the provider's JWTs only, the old sessions beside them, or the old sessions only."""
+    path_prefix: str = ""
+    """Everything below this path, `/api` say."""
+    public_url: str | None = None
+    """How clients reach the server; used in metadata and challenges."""
+    required_typ: str | None = None
+    """Header `typ` a token must have, `at+jwt` say."""
+    required_scope: Listed = ()
+    """Scopes every token must have."""
+    accept_id_tokens: bool = False
+    """Also accept OpenID Connect id_tokens."""
+    provision_machine_tokens: bool = False
+    """Also make a users row for API keys and client credentials."""
+    leeway_seconds: int = Field(default=30, ge=0, le=300)
+    """How far clocks may differ, in seconds."""
+    app_owned_fields: Listed = ()
+    """Of `name` and `image`: which the app owns; taken from the provider at first sight only."""
+    log_format: Literal["console", "json"] | None = None
+    """Unset means console on a terminal, else json."""
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+    @field_validator("idp_issuer", "idp_audience")
+    @classmethod
+    def _is_given(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            raise ValueError("it is required")
+        return value
+
+    @field_validator("idp_issuer")
+    @classmethod
+    def _are_issuers(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        for issuer in value:
+            _check_http_url(issuer)
+        return value
+
+    @field_validator("idp_jwks_url", "idp_userinfo_url", "idp_account_url", "public_url")
+    @classmethod
+    def _is_http_url(cls, value: str | None) -> str | None:
+        return None if value is None else _check_http_url(value)
+
+    @field_validator("idp_algorithms")
+    @classmethod
+    def _are_asymmetric(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [name for name in value if name not in ALGORITHMS]:
+            raise ValueError(f"{', '.join(wrong)} cannot be accepted; choose from {', '.join(ALGORITHMS)}")
+        if not value:
+            raise ValueError(f"choose at least one of {', '.join(ALGORITHMS)}")
+        return value
+
+    @field_validator("idp_webhook_secret")
+    @classmethod
+    def _are_at_most_two(cls, value: tuple[SecretStr, ...]) -> tuple[SecretStr, ...]:
+        if len(value) > 2:
+            raise ValueError("at most two secrets, comma separated, during a rotation")
+        return value
+
+    @field_validator("path_prefix")
+    @classmethod
+    def _is_path(cls, value: str) -> str:
+        value = value.rstrip("/")
+        if value and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", value):
+            raise ValueError("it must be a path such as /api")
+        return value
+
+    @field_validator("app_owned_fields")
+    @classmethod
+    def _are_ownable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [name for name in value if name not in ("name", "image")]:
+            raise ValueError(f"{', '.join(wrong)} cannot be owned by the app; choose from name, image")
+        return value
+
+    @model_validator(mode="before")
+    @classmethod
+    def _lower_where_case_means_nothing(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            for name in ("auth_mode", "idp_webhook_scheme", "log_format", "log_level"):
+                if isinstance(values.get(name), str):
+                    values[name] = values[name].strip().lower()
+        return values
+
+
+_S = TypeVar("_S", bound=DatabaseSettings)
+
+
+def load(kind: Callable[..., _S], env_file: Path | str | None = ".env") -> _S:
+    """Read settings from the environment and `env_file`.
+
+    Raises:
+        SettingsError: one sentence a fault, all of them.
+    """
+    try:
+        return kind(_env_file=env_file)
+    except ValidationError as error:
+        raise SettingsError(
+            tuple(dict.fromkeys(_sentence(fault) for fault in error.errors(include_input=False)))
+        ) from None
+
+
+def _sentence(fault: Any) -> str:
+    name = str(fault["loc"][0]).upper() if fault["loc"] else "The settings"
+    cause = fault.get("ctx", {}).get("error")
+    if isinstance(cause, InvalidURL):
+        return f"{name}: {cause}."
+    text = str(cause) if cause is not None else str(fault["msg"])
+    return f"{name}: {text[0].lower()}{text[1:].rstrip('.')}."

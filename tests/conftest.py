@@ -1,0 +1,55 @@
+"""Fixtures every room's tests share: servers, databases."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from tempfile import mkdtemp
+
+import pytest
+
+from tests.postgres import SYSTEM, Server, SystemServer, offered, start_embedded
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> tuple[str, dict[str, bool]]:
+    return "asyncio", {"use_uvloop": True}
+
+
+@pytest.fixture(scope="session")
+def folder() -> Iterator[Path]:
+    """A folder with a path short enough for a Unix socket."""
+    path = Path(mkdtemp(prefix="shadow"))
+    yield path
+    shutil.rmtree(path, ignore_errors=True)
+
+
+@pytest.fixture(scope="session", params=offered())
+def server(request: pytest.FixtureRequest, folder: Path) -> Iterator[Server]:
+    """Each PostgreSQL server of the machine in turn."""
+    if request.param == "embedded":
+        yield start_embedded(folder)
+    elif request.param == "external":
+        (programs, *_) = SYSTEM or [Path("/usr/bin")]
+        yield Server("external", programs, os.environ["TEST_DATABASE_URL"])
+    else:
+        (programs,) = (path for path in SYSTEM if f"system{path.parent.name}" == request.param)
+        system = SystemServer(programs)
+        yield system.start()
+        system.stop()
+
+
+@pytest.fixture
+def make_database(server: Server) -> Iterator[Callable[[str | None], str]]:
+    """Make databases that are dropped after the test: `make_database()` or `make_database("plural_snake")`."""
+    urls: list[str] = []
+
+    def make(fixture: str | None = None) -> str:
+        urls.append(server.make_database(fixture))
+        return urls[-1]
+
+    yield make
+    for url in urls:
+        server.drop_database(url)
