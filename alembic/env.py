@@ -1,0 +1,143 @@
+"""Where Alembic meets the database: its own version table, one transaction a revision, one runner at a time.
+
+`alembic upgrade head` needs DATABASE_URL and, where something is to be accepted, `-x accept=CODE`; `-x keep=users.role`
+and the others decide what the options of `shadow migrate` decide.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import getpass
+import sys
+
+from alembic import context
+from sqlalchemy import Connection, pool, text
+
+from app import db, embedded
+from app.cutover import execute, plan
+from app.cutover.catalog import VERSION_TABLE
+from app.cutover.checks import Action, Options, Refused
+from app.cutover.execute import Cutover, LockNotObtained, Watch
+from app.cutover.layout import Choices
+from app.cutover.report import findings_text
+from app.errors import ShadowError
+from app.settings import DatabaseSettings, load
+from app.users.model import Base
+
+
+def options_given() -> Options:
+    """Return what `-x` decided."""
+    given: dict[str, list[str]] = {"accept": [], "keep": [], "detach": [], "map": []}
+    for argument in context.get_x_argument(as_dictionary=False):
+        name, _, value = argument.partition("=")
+        if name not in given or not value:
+            raise SystemExit(f"-x {argument} is not known; there are: accept=CODE, keep=users.column, "
+                             "detach=table.column, map=role=schema.table")  # fmt: skip
+        given[name].append(value)
+    tables = dict(pair.split("=", 1) for pair in given["map"] if "=" in pair)
+    return Options(Choices(tables, frozenset(given["keep"])), frozenset(given["accept"]), frozenset(given["detach"]))
+
+
+def is_ours(_object: object, _name: str | None, _type: str, reflected: bool, compare_to: object | None) -> bool:
+    """Compare what our models declare; tables, columns and indexes that only the database has are the app's own."""
+    return not (reflected and compare_to is None)
+
+
+def configure(connection: Connection | None, schema: str) -> None:
+    context.configure(
+        connection=connection,
+        dialect_name="postgresql",
+        target_metadata=Base.metadata,
+        version_table=VERSION_TABLE,
+        version_table_schema=schema,
+        transaction_per_migration=True,
+        include_object=is_ours,
+        compare_type=True,
+        compare_server_default=False,
+        literal_binds=connection is None,
+    )
+
+
+def write_sql(settings: DatabaseSettings) -> None:
+    print("-- Written without a database: it is assumed that it has the layout of Auther's template.")
+    configure(None, settings.database_schema)
+
+    def write(statement: str) -> None:
+        context.get_context().impl.execute(text(statement.replace(":", r"\:")))
+
+    context.config.attributes["cutover"] = Cutover(
+        None, write, settings.database_schema, options_given(), getpass.getuser()
+    )
+    with context.begin_transaction():
+        context.run_migrations()
+
+
+def migrate(connection: Connection, cutover: Cutover, watch: Watch) -> None:
+    """Run the revisions that were asked for, each again from its start when a lock was not to be had."""
+
+    def once() -> None:
+        configure(connection, cutover.schema)
+        with context.begin_transaction():
+            context.run_migrations()
+
+    execute.with_patience(connection, once, watch=watch, say=lambda line: print(line, file=sys.stderr))
+
+
+async def connect_and_migrate(settings: DatabaseSettings) -> None:
+    url = settings.database_url.get_secret_value() if settings.database_url else embedded.start()
+    engine = db.create_engine(
+        url,
+        server_settings={"search_path": settings.database_schema, "application_name": "shadow (alembic)"},
+        poolclass=pool.NullPool,
+    )
+    async with (
+        db.reachable(url),
+        execute.exclusive(engine, settings.database_schema) as watch,
+        engine.connect() as connection,
+    ):
+        current = await connection.run_sync(execute.current_revision, settings.database_schema)
+        await connection.rollback()
+
+        def run(connection: Connection) -> None:
+            cutover = Cutover(
+                connection,
+                connection.exec_driver_sql,
+                settings.database_schema,
+                options_given(),
+                getpass.getuser(),
+                actions=plan.pending(current, asked_for()),
+            )
+            context.config.attributes["cutover"] = cutover
+            migrate(connection, cutover, watch)
+
+        await connection.run_sync(run)
+
+
+def asked_for() -> Action:
+    """Return the action whose revision the command names; the first where it names none (check, current)."""
+    asked = context.get_revision_argument()
+    return next((action for action, revision in plan.REVISIONS.items() if revision == asked), "adopt")
+
+
+def main() -> None:
+    settings = load(DatabaseSettings)
+    if context.is_offline_mode():
+        write_sql(settings)
+    elif (connection := context.config.attributes.get("connection")) is not None:
+        # `shadow` has connected, holds the lock and reports in its own way
+        migrate(connection, context.config.attributes["cutover"], context.config.attributes["watch"])
+    else:
+        try:
+            asyncio.run(connect_and_migrate(settings))
+        except Refused as refused:
+            print(findings_text(refused.findings), file=sys.stderr)
+            raise SystemExit(2) from None
+        except LockNotObtained as error:
+            print(error, file=sys.stderr)
+            raise SystemExit(3) from None
+        except ShadowError as error:
+            print(error.message, file=sys.stderr)
+            raise SystemExit(1) from None
+
+
+main()

@@ -1,0 +1,333 @@
+"""Running a revision: timeouts, the advisory lock, and the whole transaction again when a lock is not to be had.
+
+The promise: a revision is one transaction, so the database is as before or as after; nobody queues behind us for
+longer than the lock timeout; two runners never work at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.cutover import catalog, census, checks, layout, plan
+from app.cutover.catalog import JOURNAL, VERSION_TABLE, Snapshot, quoted
+from app.cutover.checks import Action, Finding, Options, Refused, Situation
+from app.cutover.layout import ADDED_COLUMNS, RETIRED_SCHEMA, USERS
+from app.cutover.plan import REVISIONS, Record, Step
+
+LOCK_TIMEOUT_MS = 500
+STATEMENT_TIMEOUT_MS = 30 * 60 * 1000
+IDLE_TIMEOUT_MS = 60 * 1000
+TRIES = 12
+LONGEST_PAUSE = 5.0
+"""Seconds."""
+
+_ADVISORY_CLASS = 0x5AD0_BA5E
+_LOCK_STATES = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
+
+
+class LockNotObtained(Exception):
+    """Others hold what is needed; nothing was changed. The message says who, as far as it is known."""
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """A session that somebody waits for."""
+
+    pid: int
+    role: str
+    application: str
+    state: str
+    seconds: int
+
+    def __str__(self) -> str:
+        application = f", {self.application}" if self.application else ""
+        return f"pid {self.pid} ({self.role}{application}; {self.state} for {self.seconds:,} s)"
+
+
+@dataclass
+class Watch:
+    """Who was last seen blocking the connection with process id `pid`."""
+
+    pid: int | None = None
+    blockers: tuple[Blocker, ...] = ()
+
+
+@contextlib.asynccontextmanager
+async def exclusive(engine: AsyncEngine, schema: str) -> AsyncIterator[Watch]:
+    """Hold the cutover's advisory lock on a connection of its own, and watch from there who blocks the work.
+
+    Raises:
+        LockNotObtained: another runner has it.
+    """
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        key = f"{_ADVISORY_CLASS}, hashtext({catalog.literal(schema)})"
+        got = await connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({key})")
+        if not got.scalar_one():
+            raise LockNotObtained("Another cutover is running on this database; wait until it has ended.")
+        watch = Watch()
+        task = asyncio.create_task(_watch(connection, watch))
+        try:
+            yield watch
+        finally:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError, DBAPIError):
+                await task
+            # the lock goes with the session, also where the connection is already gone
+            await connection.invalidate()
+
+
+async def _watch(connection: AsyncConnection, watch: Watch) -> None:
+    while True:
+        if watch.pid is not None:
+            rows = await connection.exec_driver_sql(
+                f"""SELECT pid, coalesce(usename, '?')::text, coalesce(application_name, ''), coalesce(state, '?'),
+                coalesce(extract(epoch FROM now() - xact_start), 0)::int
+                FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids({watch.pid}))"""
+            )
+            if found := tuple(Blocker(pid, role, name, state, age) for pid, role, name, state, age in rows):
+                watch.blockers = found
+        await asyncio.sleep(0.1)
+
+
+def sqlstate(error: DBAPIError) -> str | None:
+    """Return the SQLSTATE of what the server said, None where the connection broke."""
+    return getattr(error.orig, "sqlstate", None)
+
+
+def with_patience(
+    connection: Connection,
+    run: Callable[[], None],
+    *,
+    watch: Watch,
+    say: Callable[[str], None],
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Run, and run again from the start when a lock could not be had in time or a deadlock was broken.
+
+    Raises:
+        LockNotObtained: after TRIES attempts; everything was rolled back.
+    """
+    watch.pid = connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one()
+    connection.rollback()
+    for attempt in range(1, TRIES + 1):
+        watch.blockers = ()
+        try:
+            run()
+        except DBAPIError as error:
+            if sqlstate(error) not in _LOCK_STATES:
+                raise
+            connection.rollback()
+            held = ", ".join(str(blocker) for blocker in watch.blockers) or "a session that has gone since"
+            if attempt == TRIES:
+                raise LockNotObtained(
+                    f"A lock was not obtained in {TRIES} tries; it is held by {held}. Nothing was changed; "
+                    "try again, or end that session."
+                ) from error
+            pause = min(0.1 * 2**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
+            say(f"waiting for a lock held by {held}; try {attempt} of {TRIES}, again in {pause:.1f} s")
+            sleep(pause)
+        else:
+            return
+
+
+def _nothing(step: Step, seconds: float | None) -> None:
+    """Report to nobody."""
+
+
+@dataclass
+class Cutover:
+    """One run of the cutover; the revisions call `upgrade` and `undo`.
+
+    Args:
+        connection: the database, None to write SQL for Auther's template without one.
+        execute: how a statement is run.
+        schema: where users is, or is to be.
+        options: what the person decided.
+        operator: who runs it, for the journal.
+        actions: all that this run will do, so that a refusal of the last is known before the first.
+        expected: the fingerprint of the plan that the person saw; None where nobody saw one.
+        observe: called with each step before (seconds None) and after it ran.
+    """
+
+    connection: Connection | None
+    execute: Callable[[str], object]
+    schema: str
+    options: Options
+    operator: str
+    actions: tuple[Action, ...] = ()
+    expected: str | None = None
+    observe: Callable[[Step, float | None], None] = field(default=_nothing)
+
+    def upgrade(self, action: Action) -> None:
+        """Take one revision's steps, in the transaction that is open.
+
+        Raises:
+            Refused: with every finding; nothing was changed.
+        """
+        if self.connection is None:
+            template = plan.auther_template(self.schema)
+            found = layout.recognise(template, self.schema, self.options.choices)
+            self._take(plan.steps_for(action, template, found, self.options, self.operator))
+            return
+        self._set_timeouts()
+        # a refusal of a later revision must be known before the first changes anything
+        ahead = self.actions[self.actions.index(action) :] if action in self.actions else (action,)
+        situation = survey(self.connection, self.schema, self.options, ahead)
+        if checks.refusals(findings := checks.examine(situation)):
+            raise Refused(findings)
+        snapshot = situation.snapshot
+        if self.expected is not None and self.expected != snapshot.fingerprint:
+            raise Refused([_changed(self.expected, snapshot)])
+        self.expected = None
+        steps = plan.steps_for(action, snapshot, situation.layout, self.options, self.operator)
+        self._take(steps[:1])
+        if steps[0].lock != "none" and (now := catalog.read(self.connection)).fingerprint != snapshot.fingerprint:
+            raise Refused([_changed(snapshot.fingerprint, now)])
+        self._take(steps[1:])
+
+    def undo(self, action: Action) -> None:
+        """Go back over one revision, in the transaction that is open.
+
+        Raises:
+            Refused: it cannot be undone, or would lose what was written since.
+        """
+        if action == "drop":
+            raise Refused([_FINAL])
+        if self.connection is None:
+            raise Refused([_NEEDS_DATABASE])
+        self._set_timeouts()
+        statements = self._recorded_undo(action)
+        findings = list(self._undo_findings(action))
+        if checks.refusals(findings):
+            raise Refused(findings)
+        for statement in statements:
+            self._take([Step(statement.splitlines()[0][:100], (statement,))])
+        if action != "adopt":
+            record = Record(f"undo-{action}", self.operator, self.options, catalog.read(self.connection).fingerprint)
+            self.execute(plan.journal_entry(self.schema, record))
+
+    def _set_timeouts(self) -> None:
+        self.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
+        self.execute(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
+        self.execute(f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}")
+        # what is written as text must read the same whatever the role's own setting is
+        self.execute("SET LOCAL TimeZone = 'UTC'")
+
+    def _take(self, steps: tuple[Step, ...] | list[Step]) -> None:
+        for step in steps:
+            self.observe(step, None)
+            started = time.perf_counter()
+            for statement in step.sql:
+                self.execute(statement)
+            self.observe(step, time.perf_counter() - started)
+
+    def _recorded_undo(self, action: Action) -> list[str]:
+        assert self.connection is not None  # noqa: S101 -- undo() has looked
+        rows = self.connection.exec_driver_sql(
+            f"SELECT undo FROM {quoted(self.schema, JOURNAL)} WHERE action = {catalog.literal(action)} "
+            "ORDER BY id DESC LIMIT 1"
+        ).scalars()
+        for undo in rows:
+            return [str(statement) for statement in undo]
+        raise Refused([_no_record(action)])
+
+    def _undo_findings(self, action: Action) -> list[Finding]:
+        assert self.connection is not None  # noqa: S101 -- undo() has looked
+        snapshot = catalog.read(self.connection)
+        users = snapshot.table(self.schema, USERS)
+        if users is None:
+            return []
+        if action == "adopt":
+            return list(self._adopt_losses(users))
+        kept = snapshot.table(RETIRED_SCHEMA, layout.KEPT_COLUMNS)
+        if kept is None:
+            return []
+        new = self._count(
+            f"SELECT count(*) FROM {users.sql} u WHERE NOT EXISTS (SELECT FROM {kept.sql} k WHERE k.id = u.id)"
+        )
+        if not new:
+            return []
+        message = f"{new:,} users came since the retirement; the columns that come back have their defaults for them."
+        return [Finding("users-since", "info", users.sql, message, "Nothing to do.")]
+
+    def _adopt_losses(self, users: catalog.Table) -> list[Finding]:
+        assert self.connection is not None  # noqa: S101 -- undo() has looked
+        dropped = "\n".join(self._recorded_undo("adopt"))
+        losses = []
+        if f"DROP TABLE {users.sql}" in dropped and (rows := self._count(f"SELECT count(*) FROM {users.sql}")):
+            losses.append(f"{rows:,} users, whose table was made by adopt")
+        for name in ADDED_COLUMNS:
+            if f"DROP COLUMN {name}" in dropped and name != "identity_updated_at":
+                rows = self._count(f"SELECT count(*) FROM {users.sql} WHERE {name} IS NOT NULL")
+                if rows:
+                    losses.append(f"{rows:,} values of users.{name}")
+        if not losses or "undo-loses-values" in self.options.accept:
+            return []
+        message = f"Undoing adopt would lose {' and '.join(losses)}."
+        return [Finding("undo-loses-values", "refuse", users.sql, message, "--accept undo-loses-values")]
+
+    def _count(self, sql: str) -> int:
+        assert self.connection is not None  # noqa: S101 -- undo() has looked
+        return int(self.connection.exec_driver_sql(sql).scalar_one())
+
+
+def survey(connection: Connection, schema: str, options: Options, actions: tuple[Action, ...]) -> Situation:
+    """Read everything the rules look at."""
+    snapshot = catalog.read(connection)
+    found = layout.recognise(snapshot, schema, options.choices)
+    return Situation(snapshot, found, census.take(connection, snapshot, found), options, actions)
+
+
+def current_revision(connection: Connection, schema: str) -> str | None:
+    """Return the revision the database is at, None before the first."""
+    table = quoted(schema, VERSION_TABLE)
+    exists = connection.exec_driver_sql(f"SELECT to_regclass({catalog.literal(table)}) IS NOT NULL").scalar_one()
+    if not exists:
+        return None
+    return connection.exec_driver_sql(f"SELECT version_num FROM {table}").scalar_one_or_none()
+
+
+def _changed(expected: str, snapshot: Snapshot) -> Finding:
+    return Finding(
+        "database-changed",
+        "refuse",
+        snapshot.database,
+        f"The catalogue is not the one that was planned for (fingerprint {expected}, now {snapshot.fingerprint}).",
+        "shadow plan",
+    )
+
+
+def _no_record(action: Action) -> Finding:
+    return Finding(
+        "nothing-recorded",
+        "refuse",
+        JOURNAL,
+        f"The journal holds no record of {action}, so it is not known how to undo it.",
+        "Restore the backup.",
+    )
+
+
+_FINAL = Finding(
+    "drop-is-final",
+    "refuse",
+    REVISIONS["drop"],
+    f"{REVISIONS['drop']} dropped the tables of {RETIRED_SCHEMA}; they cannot be made again from nothing.",
+    'Restore them from the backup that was taken before:  pg_restore -d "$DATABASE_URL" before-cutover.dump',
+)
+_NEEDS_DATABASE = Finding(
+    "needs-database",
+    "refuse",
+    "--sql",
+    "How a revision is undone is recorded in the database it was run on; it cannot be written without one.",
+    "Run it with DATABASE_URL set and without --sql.",
+)
