@@ -11,7 +11,8 @@ import getpass
 import sys
 
 from alembic import context
-from sqlalchemy import Connection, pool, text
+from sqlalchemy import Connection, UniqueConstraint, pool, text
+from sqlalchemy.schema import SchemaItem
 
 from app import db, embedded
 from app.cutover import execute, plan
@@ -22,7 +23,7 @@ from app.cutover.layout import Choices
 from app.cutover.report import findings_text
 from app.errors import ShadowError
 from app.settings import DatabaseSettings, load
-from app.users.model import Base
+from app.users.model import Base, User
 
 
 def options_given() -> Options:
@@ -38,8 +39,10 @@ def options_given() -> Options:
     return Options(Choices(tables, frozenset(given["keep"])), frozenset(given["accept"]), frozenset(given["detach"]))
 
 
-def is_ours(_object: object, _name: str | None, _type: str, reflected: bool, compare_to: object | None) -> bool:
-    """Compare what our models declare; tables, columns and indexes that only the database has are the app's own."""
+def is_ours(item: SchemaItem, _name: str | None, _type: str, reflected: bool, compare_to: SchemaItem | None) -> bool:
+    """Compare what our models declare; what only the database has is the app's own."""
+    if isinstance(item, UniqueConstraint) and item.table.name == User.__tablename__:
+        return False  # its name is whatever the old app called it; that it is there is a rule of checks.py
     return not (reflected and compare_to is None)
 
 
@@ -66,7 +69,7 @@ def write_sql(settings: DatabaseSettings) -> None:
         context.get_context().impl.execute(text(statement.replace(":", r"\:")))
 
     context.config.attributes["cutover"] = Cutover(
-        None, write, settings.database_schema, options_given(), getpass.getuser()
+        None, write, settings.database_schema, options_given(), getpass.getuser(), actions=(asked_for(),)
     )
     with context.begin_transaction():
         context.run_migrations()
@@ -106,6 +109,7 @@ async def connect_and_migrate(settings: DatabaseSettings) -> None:
                 options_given(),
                 getpass.getuser(),
                 actions=plan.pending(current, asked_for()),
+                observe=say_when_done,
             )
             context.config.attributes["cutover"] = cutover
             migrate(connection, cutover, watch)
@@ -113,22 +117,28 @@ async def connect_and_migrate(settings: DatabaseSettings) -> None:
         await connection.run_sync(run)
 
 
+def say_when_done(step: plan.Step, seconds: float | None) -> None:
+    if seconds is not None:
+        print(f"{step.title} ({seconds * 1000:,.0f} ms)", file=sys.stderr)
+
+
 def asked_for() -> Action:
-    """Return the action whose revision the command names; the first where it names none (check, current)."""
-    asked = context.get_revision_argument()
+    """Return the action whose revision the command names; the first where it names none of ours."""
+    try:
+        asked = context.get_revision_argument()
+    except KeyError:  # `alembic current` and `alembic check` go nowhere
+        return "adopt"
     return next((action for action, revision in plan.REVISIONS.items() if revision == asked), "adopt")
 
 
 def main() -> None:
     settings = load(DatabaseSettings)
-    if context.is_offline_mode():
-        write_sql(settings)
-    elif (connection := context.config.attributes.get("connection")) is not None:
+    if (connection := context.config.attributes.get("connection")) is not None:
         # `shadow` has connected, holds the lock and reports in its own way
         migrate(connection, context.config.attributes["cutover"], context.config.attributes["watch"])
     else:
         try:
-            asyncio.run(connect_and_migrate(settings))
+            write_sql(settings) if context.is_offline_mode() else asyncio.run(connect_and_migrate(settings))
         except Refused as refused:
             print(findings_text(refused.findings), file=sys.stderr)
             raise SystemExit(2) from None

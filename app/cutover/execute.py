@@ -58,7 +58,7 @@ class Watch:
     """Who was last seen blocking the connection with process id `pid`."""
 
     pid: int | None = None
-    blockers: tuple[Blocker, ...] = ()
+    blockers: tuple[Blocker, ...] = field(default=())
 
 
 @contextlib.asynccontextmanager
@@ -90,12 +90,12 @@ async def _watch(connection: AsyncConnection, watch: Watch) -> None:
     while True:
         if watch.pid is not None:
             rows = await connection.exec_driver_sql(
-                f"""SELECT pid, coalesce(usename, '?')::text, coalesce(application_name, ''), coalesce(state, '?'),
-                coalesce(extract(epoch FROM now() - xact_start), 0)::int
+                f"""SELECT pid, coalesce(usename, '?')::text AS role, coalesce(application_name, '') AS application,
+                coalesce(state, '?') AS state, coalesce(extract(epoch FROM now() - xact_start), 0)::int AS seconds
                 FROM pg_stat_activity WHERE pid = ANY(pg_blocking_pids({watch.pid}))"""
             )
-            if found := tuple(Blocker(pid, role, name, state, age) for pid, role, name, state, age in rows):
-                watch.blockers = found
+            if found := [Blocker(**row) for row in rows.mappings()]:
+                watch.blockers = tuple(found)
         await asyncio.sleep(0.1)
 
 
@@ -175,6 +175,8 @@ class Cutover:
             Refused: with every finding; nothing was changed.
         """
         if self.connection is None:
+            if "drop" in self.actions and _UNSEEN.code not in self.options.accept:
+                raise Refused([_UNSEEN])
             template = plan.auther_template(self.schema)
             found = layout.recognise(template, self.schema, self.options.choices)
             self._take(plan.steps_for(action, template, found, self.options, self.operator))
@@ -323,6 +325,13 @@ _FINAL = Finding(
     REVISIONS["drop"],
     f"{REVISIONS['drop']} dropped the tables of {RETIRED_SCHEMA}; they cannot be made again from nothing.",
     'Restore them from the backup that was taken before:  pg_restore -d "$DATABASE_URL" before-cutover.dump',
+)
+_UNSEEN = Finding(
+    "identities-not-exported",
+    "refuse",
+    "--sql",
+    "Without a database it is not known whose passwords, linked providers and second factors the last revision drops.",
+    f"alembic upgrade {REVISIONS['retire']} --sql, or -x accept=identities-not-exported",
 )
 _NEEDS_DATABASE = Finding(
     "needs-database",
