@@ -9,9 +9,12 @@ from __future__ import annotations
 import asyncio
 import getpass
 import sys
+from contextlib import AsyncExitStack
+from typing import NoReturn
 
 from alembic import context
 from sqlalchemy import Connection, UniqueConstraint, pool, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
 
 from app import db, embedded
@@ -93,11 +96,10 @@ async def connect_and_migrate(settings: DatabaseSettings) -> None:
         server_settings={"search_path": settings.database_schema, "application_name": "shadow (alembic)"},
         poolclass=pool.NullPool,
     )
-    async with (
-        db.reachable(url),
-        execute.exclusive(engine, settings.database_schema) as watch,
-        engine.connect() as connection,
-    ):
+    async with AsyncExitStack() as stack:
+        with db.reachable(url):
+            connection = await stack.enter_async_context(engine.connect())
+        watch = await stack.enter_async_context(execute.exclusive(engine, settings.database_schema))
         current = await connection.run_sync(execute.current_revision, settings.database_schema)
         await connection.rollback()
 
@@ -132,22 +134,29 @@ def asked_for() -> Action:
 
 
 def main() -> None:
-    settings = load(DatabaseSettings)
     if (connection := context.config.attributes.get("connection")) is not None:
         # `shadow` has connected, holds the lock and reports in its own way
         migrate(connection, context.config.attributes["cutover"], context.config.attributes["watch"])
-    else:
-        try:
-            write_sql(settings) if context.is_offline_mode() else asyncio.run(connect_and_migrate(settings))
-        except Refused as refused:
-            print(findings_text(refused.findings), file=sys.stderr)
-            raise SystemExit(2) from None
-        except LockNotObtained as error:
-            print(error, file=sys.stderr)
-            raise SystemExit(3) from None
-        except ShadowError as error:
-            print(error.message, file=sys.stderr)
-            raise SystemExit(1) from None
+        return
+    try:
+        settings = load(DatabaseSettings)
+        if context.is_offline_mode():
+            write_sql(settings)
+        else:
+            asyncio.run(connect_and_migrate(settings))
+    except Refused as refused:
+        stop(findings_text(refused.findings), 2)
+    except LockNotObtained as error:
+        stop(str(error), 3)
+    except ShadowError as error:
+        stop(error.message, 1)
+    except DBAPIError as error:
+        stop(execute.said(error), 1)
+
+
+def stop(sentence: str, code: int) -> NoReturn:
+    print(sentence, file=sys.stderr)
+    raise SystemExit(code)
 
 
 main()

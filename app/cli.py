@@ -12,7 +12,7 @@ import os
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -60,12 +60,11 @@ def _told() -> Iterator[None]:
         for line in error.message.splitlines():
             err.print(f"[red]{escape(line)}[/]")
         raise SystemExit(FAILED) from None
+    except OSError as error:
+        err.print(f"[red]The connection was lost: {escape(str(error))}.[/] What was running is rolled back; try again.")
+        raise SystemExit(FAILED) from None
     except DBAPIError as error:
-        reason = str(error.orig.__cause__ or error.orig).splitlines()[0] if error.orig else "the connection was lost"
-        err.print(
-            f"[red]The database answered: {escape(reason)} (SQLSTATE {execute.sqlstate(error) or 'none'}).[/] "
-            "The revision was rolled back; run shadow plan to see where the database stands."
-        )
+        err.print(f"[red]{escape(execute.said(error))}[/]")
         raise SystemExit(FAILED) from None
     except KeyboardInterrupt:
         err.print("Interrupted; the revision that was running is rolled back.")
@@ -94,7 +93,9 @@ async def _database() -> AsyncIterator[Database]:
     schema = settings.database_schema
     names = {"search_path": schema, "application_name": "shadow"}
     engine = db.create_engine(url, server_settings=names, poolclass=pool.NullPool)
-    async with db.reachable(url), engine.connect() as connection:
+    async with AsyncExitStack() as stack:
+        with db.reachable(url):
+            connection = await stack.enter_async_context(engine.connect())
         yield Database(engine, connection, schema)
 
 

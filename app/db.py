@@ -6,8 +6,8 @@ The promise: what psql accepts, this accepts, and no message shows the password.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
@@ -119,8 +119,8 @@ def create_engine(url: str, *, server_settings: Mapping[str, str] | None = None,
     return create_async_engine("postgresql+asyncpg://", async_creator=connect, **options)
 
 
-@asynccontextmanager
-async def reachable(url: str) -> AsyncIterator[None]:
+@contextmanager
+def reachable(url: str) -> Iterator[None]:
     """Turn what goes wrong while connecting into one sentence.
 
     Raises:
@@ -150,7 +150,9 @@ _UNREACHABLE = (
     asyncpg.InvalidAuthorizationSpecificationError,
     asyncpg.InvalidCatalogNameError,
     asyncpg.InsufficientResourcesError,
-    asyncpg.OperatorInterventionError,
+    asyncpg.AdminShutdownError,
+    asyncpg.CrashShutdownError,
+    asyncpg.CannotConnectNowError,
     asyncpg.InterfaceError,
 )
 

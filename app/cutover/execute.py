@@ -58,7 +58,12 @@ class Watch:
     """Who was last seen blocking the connection with process id `pid`."""
 
     pid: int | None = None
-    blockers: tuple[Blocker, ...] = field(default=())
+    blockers: tuple[Blocker, ...] = ()
+
+    @property
+    def holders(self) -> str:
+        """Who was seen, in words."""
+        return ", ".join(str(blocker) for blocker in self.blockers) or "a session that has gone since"
 
 
 @contextlib.asynccontextmanager
@@ -104,6 +109,15 @@ def sqlstate(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
 
 
+def said(error: DBAPIError) -> str:
+    """Return what the server said, in one sentence, without the statement and its values."""
+    reason = str(error.orig.__cause__ or error.orig).splitlines() if error.orig else []
+    return (
+        f"The database answered: {reason[0] if reason else 'nothing'} (SQLSTATE {sqlstate(error) or 'none'}). "
+        "The revision was rolled back; run shadow plan to see where the database stands."
+    )
+
+
 def with_patience(
     connection: Connection,
     run: Callable[[], None],
@@ -127,14 +141,13 @@ def with_patience(
             if sqlstate(error) not in _LOCK_STATES:
                 raise
             connection.rollback()
-            held = ", ".join(str(blocker) for blocker in watch.blockers) or "a session that has gone since"
             if attempt == TRIES:
                 raise LockNotObtained(
-                    f"A lock was not obtained in {TRIES} tries; it is held by {held}. Nothing was changed; "
+                    f"A lock was not obtained in {TRIES} tries; it is held by {watch.holders}. Nothing was changed; "
                     "try again, or end that session."
                 ) from error
             pause = min(0.1 * 2**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
-            say(f"waiting for a lock held by {held}; try {attempt} of {TRIES}, again in {pause:.1f} s")
+            say(f"waiting for a lock held by {watch.holders}; try {attempt} of {TRIES}, again in {pause:.1f} s")
             sleep(pause)
         else:
             return
