@@ -302,7 +302,7 @@ def _scripts() -> Path:
 
 
 def _print_verification(verification: verify.Verification) -> bool:
-    report.print_verification(out, verification)
+    report.print_verification(out, verification, whole=False)
     return verification.holds
 
 

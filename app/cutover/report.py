@@ -248,17 +248,19 @@ def inspection_json(situation: Situation, revision: str | None) -> str:
     return json.dumps(document, indent=2, ensure_ascii=False)
 
 
-def print_verification(console: Console, verification: Verification) -> None:
-    """Print every comparison, then the verdict."""
+def print_verification(console: Console, verification: Verification, *, whole: bool = True) -> None:
+    """Print every comparison, or only those that are not as before, then the verdict."""
     if verification.action is None:
         console.print("Nothing to compare with: no cutover has run on this database.")
         return
     table = RichTable("", "compared", "before", "after", box=None, padding=(0, 2, 0, 0))
-    for found in verification.comparisons:
+    shown = [found for found in verification.comparisons if whole or found.verdict != "ok"]
+    for found in shown:
         same = found.before == found.after
         after = "the same" if same and len(found.after) > 12 else found.after
         table.add_row(VERDICTS[found.verdict], escape(found.subject), escape(found.before), escape(after))
-    console.print(table)
+    if shown:
+        console.print(table)
     broken = sum(found.verdict == "broken" for found in verification.comparisons)
     changed = sum(found.verdict == "changed" for found in verification.comparisons)
     total = len(verification.comparisons)
