@@ -93,7 +93,11 @@ async def connect_and_migrate(settings: DatabaseSettings) -> None:
     url = settings.database_url.get_secret_value() if settings.database_url else embedded.start()
     engine = db.create_engine(
         url,
-        server_settings={"search_path": settings.database_schema, "application_name": "shadow (alembic)"},
+        server_settings={
+            **execute.SESSION,
+            "search_path": settings.database_schema,
+            "application_name": "shadow (alembic)",
+        },
         poolclass=pool.NullPool,
     )
     async with AsyncExitStack() as stack:

@@ -91,7 +91,7 @@ async def _database() -> AsyncIterator[Database]:
     settings = load(DatabaseSettings)
     url = settings.database_url.get_secret_value() if settings.database_url else embedded.start()
     schema = settings.database_schema
-    names = {"search_path": schema, "application_name": "shadow"}
+    names = {**execute.SESSION, "search_path": schema, "application_name": "shadow"}
     engine = db.create_engine(url, server_settings=names, poolclass=pool.NullPool)
     async with AsyncExitStack() as stack:
         with db.reachable(url):

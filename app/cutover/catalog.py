@@ -157,6 +157,8 @@ class Snapshot:
     version: int = field(compare=False)
     """server_version_num"""
     role: str
+    sees_all_rows: bool
+    """Superuser or BYPASSRLS: no row security policy hides rows from the role."""
     may_create_schema: bool
     schemas: tuple[str, ...]
     creatable_schemas: tuple[str, ...]
@@ -341,7 +343,9 @@ def _read(connection: Connection) -> Snapshot:
 
     (head,) = rows(
         f"""SELECT current_database() AS database, current_setting('server_version_num')::int AS version,
-        current_user::text AS role, has_database_privilege(current_database(), 'CREATE') AS may_create_schema,
+        current_user::text AS role,
+        (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user) AS sees_all_rows,
+        has_database_privilege(current_database(), 'CREATE') AS may_create_schema,
         ARRAY(SELECT n.nspname::text FROM pg_namespace n WHERE {_VISIBLE} ORDER BY 1) AS schemas,
         ARRAY(SELECT n.nspname::text FROM pg_namespace n WHERE {_VISIBLE}
               AND has_schema_privilege(n.oid, 'CREATE') ORDER BY 1) AS creatable_schemas"""

@@ -12,7 +12,7 @@ from datetime import datetime
 from sqlalchemy import Connection
 
 from app.cutover.catalog import ForeignKey, Snapshot, Table, quoted
-from app.cutover.layout import Layout
+from app.cutover.layout import Layout, spelled
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,9 @@ _HASHES = """CASE WHEN password ~ '^[0-9a-f]{32}:[0-9a-f]{128}$' THEN 'scrypt (B
 
 
 def take(connection: Connection, snapshot: Snapshot, layout: Layout) -> Census:
-    """Count what the rules need, in the transaction of the connection."""
+    """Count what the rules need, in the transaction of the connection; nothing where the layout is in doubt."""
+    if layout.doubts:
+        return Census({}, Identities(0, 0, 0), {}, 0, None, 0, {}, ())
     users, accounts, two_factors = layout.users, layout["accounts"], layout["two_factors"]
     tables = {table.key: table for table in (*((users,) if users else ()), *layout.going)}
     keys = list(snapshot.keys_to(users.key)) if users else []
@@ -105,16 +107,20 @@ def _scalar(connection: Connection, sql: str) -> int:
 
 def _identities(connection: Connection, accounts: Table | None, two_factors: Table | None) -> Identities:
     password_only = linked = 0
-    if accounts is not None and accounts.column("password"):
+    if accounts is not None:
+        owner, provider, password = (spelled(accounts, name) for name in ("user_id", "provider_id", "password"))
         password_only, linked = connection.exec_driver_sql(
             f"""SELECT count(*) FILTER (WHERE password AND NOT linked), count(*) FILTER (WHERE linked)
-            FROM (SELECT bool_or(password IS NOT NULL) AS password, bool_or(provider_id <> 'credential') AS linked
-                  FROM {accounts.sql} GROUP BY user_id) u"""
+            FROM (SELECT bool_or({password or "NULL"} IS NOT NULL) AS password,
+                         bool_or({provider} <> 'credential') AS linked
+                  FROM {accounts.sql} GROUP BY {owner}) u"""
         ).one()
     return Identities(
         password_only,
         linked,
-        _scalar(connection, f"SELECT count(DISTINCT user_id) FROM {two_factors.sql}") if two_factors else 0,
+        _scalar(connection, f"SELECT count(DISTINCT {spelled(two_factors, 'user_id')}) FROM {two_factors.sql}")
+        if two_factors
+        else 0,
     )
 
 
@@ -130,9 +136,9 @@ def _hashes(connection: Connection, accounts: Table | None) -> dict[str, int]:
 def _sessions(connection: Connection, sessions: Table | None) -> tuple[int, datetime | None]:
     if sessions is None:
         return 0, None
-    created = "created_at" if sessions.column("created_at") else "NULL::timestamptz"
+    created = spelled(sessions, "created_at") or "NULL::timestamptz"
     live, newest = connection.exec_driver_sql(
-        f"SELECT count(*), max({created}) FROM {sessions.sql} WHERE expires_at > now()"
+        f"SELECT count(*), max({created}) FROM {sessions.sql} WHERE {spelled(sessions, 'expires_at')} > now()"
     ).one()
     return live, newest
 

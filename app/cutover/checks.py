@@ -197,6 +197,12 @@ def _removal(kind: str, identity: str, owner: tuple[str, str] | None, definition
     elif kind == "default value" and owner is not None:
         column = identity.rsplit(".", 1)[-1]
         drop = f"ALTER TABLE {quoted(*owner)} ALTER COLUMN {column} DROP DEFAULT;"
+    elif kind == "publication relation":
+        table, _, publication = identity.partition(" in publication ")
+        drop = (
+            f"ALTER PUBLICATION {publication} DROP TABLE {table};\n"
+            f"-- then add it again with a column list without what goes: ALTER PUBLICATION {publication} ADD TABLE ..."
+        )
     elif kind == "table column":
         table, _, column = identity.rpartition(".")
         drop = f"ALTER TABLE {table} DROP COLUMN {column};"

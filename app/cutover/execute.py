@@ -26,6 +26,9 @@ from app.cutover.plan import REVISIONS, Record, Step
 LOCK_TIMEOUT_MS = 500
 STATEMENT_TIMEOUT_MS = 30 * 60 * 1000
 IDLE_TIMEOUT_MS = 60 * 1000
+SESSION = {"row_security": "off", "TimeZone": "UTC"}
+"""Run-time parameters of a connection that runs the cutover: a row that a policy hides is an error, not a row less, and
+what is written as text reads the same whatever the role's own setting is."""
 TRIES = 12
 LONGEST_PAUSE = 5.0
 """Seconds."""
@@ -235,8 +238,6 @@ class Cutover:
         self.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
         self.execute(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
         self.execute(f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}")
-        # what is written as text must read the same whatever the role's own setting is
-        self.execute("SET LOCAL TimeZone = 'UTC'")
 
     def _take(self, steps: tuple[Step, ...] | list[Step]) -> None:
         for step in steps:

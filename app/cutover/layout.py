@@ -142,6 +142,11 @@ def normalised(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
+def spelled(table: Table, name: str) -> str | None:
+    """Return how a table spells a column of Better Auth's, as SQL: `"userId"` or `user_id`; None if it has none."""
+    return next((quoted(column.name) for column in table.columns if normalised(column.name) == name), None)
+
+
 def recognise(snapshot: Snapshot, schema: str, choices: Choices) -> Layout:
     """Return which tables of the snapshot play which role for a server that looks into `schema`."""
     doubts: list[Doubt] = []
@@ -168,6 +173,8 @@ def recognise(snapshot: Snapshot, schema: str, choices: Choices) -> Layout:
         )
         return Layout("better-auth", schema, tuple(roles), doubts=tuple(doubts))
     doubts += _unsupported(users, schema)
+    if not snapshot.sees_all_rows:
+        doubts += [_hidden(table, snapshot.role) for table in (users, *going) if table.forced_row_security]
     columns = tuple(_going_columns(users, choices))
     retired = bool(going) and all(table.schema == RETIRED_SCHEMA for table in going)
     kind: Literal["better-auth", "retired", "thin"] = "better-auth" if going or columns else "thin"
@@ -225,6 +232,18 @@ def _taken(table: Table) -> Doubt:
         f"{table.sql} exists and is no users table of Better Auth's: it lacks "
         f"{', '.join(sorted(SIGNATURES[USERS] - _names(table)))}.",
         "Set DATABASE_SCHEMA to a schema in which the name users is free.",
+    )
+
+
+def _hidden(table: Table, role: str) -> Doubt:
+    return Doubt(
+        "row-security",
+        table.sql,
+        f"{table.sql} has FORCE ROW LEVEL SECURITY, so that {role} may not see all of its rows: they could neither be "
+        "counted nor copied.",
+        f"ALTER TABLE {table.sql} NO FORCE ROW LEVEL SECURITY;\n"
+        f"-- or run this as a role with BYPASSRLS; afterwards, if it is to be forced again:\n"
+        f"-- ALTER TABLE {table.sql} FORCE ROW LEVEL SECURITY;",
     )
 
 

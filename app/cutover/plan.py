@@ -531,7 +531,7 @@ def auther_template(schema: str) -> Snapshot:
         )
         for name in ("accounts", "sessions", "two_factors")
     )  # fmt: skip
-    return Snapshot("", 0, "", True, (schema,), (schema,), tables, keys)
+    return Snapshot("", 0, "", True, True, (schema,), (schema,), tables, keys)
 
 
 def pending(current: str | None, target: Action) -> tuple[Action, ...]:

@@ -193,8 +193,9 @@ def print_inspection(console: Console, situation: Situation, revision: str | Non
     if layout.roles:
         table = RichTable("role", "table", "rows", "size", "because of", box=None, padding=(0, 2, 0, 0))
         for role in layout.roles:
-            count = census.rows.get(role.table.key, 0)
-            table.add_row(role.name, escape(role.table.sql), f"{count:,}", _bytes(role.table.size), escape(role.reason))
+            count = census.rows.get(role.table.key)
+            rows = f"{count:,}" if count is not None else f"about {max(role.table.rows, 0):,}"
+            table.add_row(role.name, escape(role.table.sql), rows, _bytes(role.table.size), escape(role.reason))
         console.print(table)
     _print_users(console, layout, census)
     referring = sorted(
