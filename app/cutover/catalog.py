@@ -9,19 +9,36 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from sqlalchemy import Connection
-from sqlalchemy.dialects.postgresql.asyncpg import PGDialect_asyncpg
 
-_PREPARER = PGDialect_asyncpg.preparer(PGDialect_asyncpg())  # type: ignore[no-untyped-call]
+_PLAIN = re.compile(r"[a-z_][a-z0-9_]*")
+_KEYWORDS = """
+    all analyse analyze and any array as asc asymmetric authorization binary both case cast check collate
+    collation column concurrently constraint create cross current_catalog current_date current_role current_schema
+    current_time current_timestamp current_user default deferrable desc distinct do else end except false fetch
+    for foreign freeze from full grant group having ilike in initially inner intersect into is isnull join lateral
+    leading left like limit localtime localtimestamp natural not notnull null offset on only or order outer
+    overlaps placing primary references returning right select session_user similar some symmetric system_user
+    table tablesample then to trailing true union unique user using variadic verbose when where window with
+"""
+_RESERVED = frozenset(_KEYWORDS.split())
+"""PostgreSQL's keywords that no name can be unquoted (pg_get_keywords, catcode R and T)."""
 
 
 def quoted(*names: str) -> str:
     """Return a qualified name as SQL, quoted where PostgreSQL needs it: `public."twoFactor"`."""
-    return ".".join(_PREPARER.quote(name) for name in names)
+    return ".".join(_quoted(name) for name in names)
+
+
+def _quoted(name: str) -> str:
+    if _PLAIN.fullmatch(name) and name not in _RESERVED:
+        return name
+    return '"' + name.replace('"', '""') + '"'
 
 
 def literal(value: str | None) -> str:

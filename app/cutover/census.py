@@ -130,7 +130,7 @@ def _hashes(connection: Connection, accounts: Table | None) -> dict[str, int]:
     found = connection.exec_driver_sql(
         f"SELECT {_HASHES}, count(*) FROM {accounts.sql} WHERE password IS NOT NULL GROUP BY 1 ORDER BY 1"
     )
-    return {str(kind): int(count) for kind, count in found.tuples()}
+    return {str(kind): int(count) for kind, count in found}
 
 
 def _sessions(connection: Connection, sessions: Table | None) -> tuple[int, datetime | None]:
