@@ -3,6 +3,8 @@
     ShadowError
     ├── SettingsError            the configuration is wrong; every fault at once
     ├── DatabaseUnreachable      the database cannot be had
+    ├── NotMigrated              the database has no users table of the shadow's shape
+    ├── Contended                others keep changing the same rows
     ├── Unauthenticated          this request does not say who is asking: the client must act
     │   ├── MissingCredentials   no Authorization header at all
     │   ├── MalformedRequest     two headers, or not `Bearer <token>`
@@ -51,6 +53,18 @@ class DatabaseUnreachable(ShadowError):
     """The database cannot be connected to. The message names host and reason, never the password."""
 
     code = "database_unavailable"
+
+
+class NotMigrated(ShadowError):
+    """The users table is missing, or lacks what the server needs: the operator must run the migrations."""
+
+    code = "not_migrated"
+
+
+class Contended(ShadowError):
+    """Others kept changing the same rows, however often it was tried; the same request may succeed in a moment."""
+
+    code = "contended"
 
 
 class Unauthenticated(ShadowError):
@@ -125,6 +139,11 @@ class InvalidEdit(ShadowError):
 
     code = "invalid_body"
 
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+        """The member of the body that is at fault, as the client spells it."""
+
 
 class IdentityField(InvalidEdit):
     """The body names a field that mirrors the provider's; it is changed there."""
@@ -132,7 +151,6 @@ class IdentityField(InvalidEdit):
     code = "identity_field"
 
     def __init__(self, field: str, account_url: str | None) -> None:
-        self.field = field
         self.account_url = account_url
         where = f" Change it at {account_url}." if account_url else " Change it at the identity provider."
-        super().__init__(f"{field} belongs to the identity provider.{where}")
+        super().__init__(f"{field} belongs to the identity provider.{where}", field=field)

@@ -154,6 +154,13 @@ class Settings(DatabaseSettings):
             raise ValueError("it must be a path such as /api")
         return value
 
+    @field_validator("required_typ")
+    @classmethod
+    def _is_of_access_tokens(cls, value: str | None) -> str | None:
+        if value is not None and value.lower().removeprefix("application/") not in ("jwt", "at+jwt"):
+            raise ValueError("it must be JWT or at+jwt")
+        return value
+
     @field_validator("app_owned_fields")
     @classmethod
     def _are_ownable(cls, value: tuple[str, ...]) -> tuple[str, ...]:
@@ -193,5 +200,6 @@ def _sentence(fault: Any) -> str:
     cause = fault.get("ctx", {}).get("error")
     if isinstance(cause, InvalidURL):
         return f"{name}: {cause}."
-    text = str(cause) if cause is not None else str(fault["msg"])
-    return f"{name}: {text[0].lower()}{text[1:].rstrip('.')}."
+    message = str(fault["msg"])
+    text = str(cause) if cause is not None else message[0].lower() + message[1:]
+    return f"{name}: {text.rstrip('.')}."

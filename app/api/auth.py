@@ -1,0 +1,122 @@
+"""Who is asking: the Authorization header becomes a Principal, or an error that says whose fault it is.
+
+    no header, or another scheme        MissingCredentials
+    two headers, or no `Bearer token`   MalformedRequest
+    anything else                       the verifier decides
+
+A route is protected because it is there: only `exclude_from_auth=True` on a handler opens it, for its own path.
+
+The promise: a token is read from the header alone, never from the query or the body (RFC 6750 section 5.3, RFC 9700
+section 4.3.2), and a request that is not authenticated reaches neither guard, dependency nor body.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Literal, Protocol
+
+from litestar import Request
+from litestar.connection import ASGIConnection
+from litestar.middleware.authentication import AbstractAuthenticationMiddleware, AuthenticationResult
+from litestar.openapi.spec import Components, SecurityScheme
+from litestar.types import ASGIApp
+
+from app.errors import MalformedRequest, MissingCredentials
+from app.idp.claims import Claims
+
+_BEARER = re.compile(r"bearer +([A-Za-z0-9._~+/-]+=*) *\Z", re.IGNORECASE)
+"""RFC 6750 section 2.1, with the scheme in any case (RFC 9110 section 11.1)."""
+_ANOTHER_SCHEME = re.compile(r"(?!bearer\b)[A-Za-z][A-Za-z0-9-]* +\S", re.IGNORECASE)
+
+PUBLIC: list[dict[str, list[str]]] = [{}]
+"""`security` of a public route; Litestar would drop an empty list from the document."""
+SECURITY_SCHEME = "bearer"
+
+
+class Verifier(Protocol):
+    """Turns a token into Claims: a `TokenVerifier`, or whatever remembers its answers."""
+
+    async def verify(self, token: str) -> Claims:
+        """Return what the token says.
+
+        Raises:
+            InvalidToken, InsufficientScope, KeysUnavailable: see `app.errors`.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Principal:
+    """Who is asking, and what the provider lets them do."""
+
+    sub: str
+    kind: Literal["user", "machine"]
+    """`machine` for API keys and client credentials."""
+    scopes: frozenset[str]
+    roles: frozenset[str]
+    permissions: Mapping[str, frozenset[str]]
+    """Entity type, or `type:id`, to the actions granted on it."""
+    expires_at: datetime
+    """When the token ends."""
+
+    @classmethod
+    def of(cls, claims: Claims) -> Principal:
+        """Return the principal of a verified token."""
+        return cls(
+            sub=claims.sub,
+            kind=claims.kind,
+            scopes=claims.scopes,
+            roles=claims.roles,
+            permissions=claims.permissions,
+            expires_at=datetime.fromtimestamp(claims.exp, UTC),
+        )
+
+
+class Authentication(AbstractAuthenticationMiddleware):
+    """Sets `request.user` to the Principal and `request.auth` to its Claims."""
+
+    def __init__(self, app: ASGIApp, verifier: Verifier, **options: Any) -> None:
+        super().__init__(app, **options)
+        self.verifier = verifier
+
+    async def authenticate_request(self, connection: ASGIConnection[Any, Any, Any, Any]) -> AuthenticationResult:
+        """Verify the request's token."""
+        claims = await self.verifier.verify(read_token(connection.headers.getall("authorization", [])))
+        return AuthenticationResult(user=Principal.of(claims), auth=claims)
+
+
+def read_token(headers: Sequence[str]) -> str:
+    """Return the token of a request's Authorization headers.
+
+    Raises:
+        MissingCredentials: there is none, or another scheme's: such a client does not know what is wanted here, and
+            gets no error code (RFC 6750 section 3.1).
+        MalformedRequest: two of them, or not `Bearer <token>`.
+    """
+    if len(headers) > 1:
+        raise MalformedRequest("There is more than one Authorization header.")
+    if not headers:
+        raise MissingCredentials("An access token of the identity provider is needed: Authorization: Bearer <token>.")
+    if (found := _BEARER.match(headers[0])) is not None:
+        return found[1]
+    if _ANOTHER_SCHEME.match(headers[0]) is not None:
+        raise MissingCredentials("The scheme of the Authorization header is not Bearer.")
+    raise MalformedRequest("The Authorization header is not of the form Bearer <token>.")
+
+
+def provide_principal(request: Request[Principal, Claims, Any]) -> Principal:
+    """Return who is asking; the dependency `principal`."""
+    return request.user
+
+
+def security_components() -> Components:
+    """Return the OpenAPI security scheme."""
+    scheme = SecurityScheme(
+        type="http",
+        scheme="bearer",
+        bearer_format="JWT",
+        description="An access token of the identity provider.",
+    )
+    return Components(security_schemes={SECURITY_SCHEME: scheme})

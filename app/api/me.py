@@ -1,0 +1,189 @@
+"""GET, PATCH and DELETE /me: the shadow row of whoever is asking, as the clients of the old backend read it.
+
+The promise: the provider's fields are read here and never written; what a body names and this API cannot do is an
+error that names it, not silence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from litestar import Controller, Request, delete, get, patch
+from litestar.datastructures import CacheControlHeader
+from litestar.di import NamedDependency
+from litestar.params import JSONBody
+from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app import errors
+from app.api.auth import Principal
+from app.api.problems import answers
+from app.idp.claims import Claims
+from app.users.identity import ShadowRules, ShadowUser
+from app.users.shadow import Edit, edit, provision, soft_delete
+
+Time = Annotated[str, Meta(extra_json_schema={"extra": {"format": "date-time"}})]
+"""ISO 8601 in UTC with milliseconds, as JavaScript's `toISOString` writes it."""
+# Python's `$` would let a last newline pass; (?![\s\S]) means the end in every dialect.
+Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\u0000]*[^\s\u0000][^\u0000]*(?![\s\S])")]
+"""With something in it that can be seen, and without the NUL that PostgreSQL cannot hold."""
+ImageURL = Annotated[str, Meta(max_length=2048, pattern=r"^https?://[^\s\u0000-\u001f\u007f]+(?![\s\S])")]
+Mirrored = Annotated[object, Meta(extra_json_schema={"extra": {"read_only": True}})]
+_COMMON = (
+    errors.MalformedRequest,
+    errors.MissingCredentials,
+    errors.InvalidToken,
+    errors.InsufficientScope,
+    errors.NoProfile,
+    errors.AccountDeleted,
+    errors.AccountDisabled,
+    errors.KeysUnavailable,
+    errors.DatabaseUnreachable,
+    errors.NotMigrated,
+    errors.Contended,
+)
+
+
+class UserView(Struct, rename="camel"):
+    """The user; `email` is null while the provider has said none."""
+
+    id: str
+    name: str
+    email: str | None
+    email_verified: bool
+    image: str | None
+    onboarding_completed_at: Time | None
+    created_at: Time
+    updated_at: Time
+
+    @classmethod
+    def of(cls, user: ShadowUser) -> UserView:
+        """Return what is shown of a row."""
+        return cls(
+            id=user.id,
+            name=user.name,
+            email=user.email,
+            email_verified=user.email_verified,
+            image=user.image,
+            onboarding_completed_at=None if (done := user.onboarding_completed_at) is None else iso(done),
+            created_at=iso(user.created_at),
+            updated_at=iso(user.updated_at),
+        )
+
+
+class Me(Struct):
+    """The answer of GET and PATCH."""
+
+    user: UserView
+
+
+class Deleted(Struct):
+    """The answer of DELETE."""
+
+    success: bool
+
+
+class ProfileEdit(Struct, rename="camel", forbid_unknown_fields=True):
+    """What PATCH takes: what is left out stays as it is. `name` and `image` only where the app owns them."""
+
+    onboarding_completed_at: Time | UnsetType | None = UNSET
+    name: Name | UnsetType = UNSET
+    image: ImageURL | UnsetType | None = UNSET
+    email: Mirrored | UnsetType = UNSET
+    email_verified: Mirrored | UnsetType = UNSET
+
+    def changes(self, app_owned: frozenset[str], account_url: str | None) -> Edit:
+        """Return the columns to write.
+
+        Raises:
+            IdentityField: the body names a field that the provider owns.
+            InvalidEdit: the time is none.
+        """
+        mirrored = {"name": self.name, "email": self.email, "emailVerified": self.email_verified, "image": self.image}
+        for field, value in mirrored.items():
+            if value is not UNSET and field not in app_owned:
+                raise errors.IdentityField(field, account_url)
+        changes: Edit = {}
+        if self.onboarding_completed_at is not UNSET:
+            changes["onboarding_completed_at"] = parse_time("onboardingCompletedAt", self.onboarding_completed_at)
+        if self.name is not UNSET:
+            changes["name"] = self.name
+        if self.image is not UNSET:
+            changes["image"] = self.image
+        return changes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """What a deployment decides about /me."""
+
+    rules: ShadowRules
+    account_url: str | None
+    """Where users change what the provider owns."""
+
+
+class MeController(Controller):
+    """The routes."""
+
+    path = "/me"
+    tags = ("Me",)
+    cache_control = CacheControlHeader(no_store=True)
+
+    @get(summary="Read the user", responses=answers(*_COMMON))
+    async def read(self, user: NamedDependency[ShadowUser]) -> Me:
+        """Return the user who is asking; the first request makes the row."""
+        return Me(UserView.of(user))
+
+    @patch(
+        summary="Change what the app owns",
+        responses=answers(400, 413, *_COMMON, errors.InvalidEdit, errors.IdentityField),
+    )
+    async def change(
+        self,
+        data: JSONBody[ProfileEdit],
+        user: NamedDependency[ShadowUser],
+        database: NamedDependency[AsyncEngine],
+        profile: NamedDependency[Profile],
+    ) -> Me:
+        """Change the fields that the app owns; a field of the provider's is refused, with where to change it."""
+        changes = data.changes(profile.rules.app_owned, profile.account_url)
+        return Me(UserView.of(await edit(database, user.id, changes) if changes else user))
+
+    @delete(summary="Delete the user", status_code=200, responses=answers(*_COMMON))
+    async def remove(self, user: NamedDependency[ShadowUser], database: NamedDependency[AsyncEngine]) -> Deleted:
+        """Soft-delete the user: from then on every token of theirs is answered with 403 `account_deleted`."""
+        await soft_delete(database, user.id)
+        return Deleted(success=True)
+
+
+async def provide_user(
+    request: Request[Principal, Claims, Any],
+    database: NamedDependency[AsyncEngine],
+    profile: NamedDependency[Profile],
+) -> ShadowUser:
+    """Return the row of who is asking, made or refreshed if need be; the dependency `user`."""
+    return await provision(database, request.auth, profile.rules)
+
+
+def iso(moment: datetime) -> str:
+    """Write an aware time as JavaScript's `toISOString` does: UTC, milliseconds, Z."""
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def parse_time(field: str, text: str | None) -> datetime | None:
+    """Read a time with an offset (RFC 3339), in UTC.
+
+    Raises:
+        InvalidEdit: it is none, or UTC has no such time between the years 1 and 9999.
+    """
+    if text is None:
+        return None
+    try:
+        moment: datetime = convert(text, Annotated[datetime, Meta(tz=True)])
+        return moment.astimezone(UTC)
+    except (ValidationError, OverflowError):
+        raise errors.InvalidEdit(
+            f"{field} must be null or a time with an offset, 2026-03-04T10:00:00.000Z say.", field=field
+        ) from None

@@ -1,0 +1,129 @@
+"""What a token states of its user, and in what a users row should follow it: pure, no database.
+
+The promise: an older statement never replaces a newer one, silence replaces nothing, and an address is never believed
+verified on the strength of another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from app.idp.claims import Claims
+
+PLACEHOLDER_DOMAIN = "placeholder.invalid"
+"""RFC 2606 section 2 keeps `.invalid` from ever being a real domain."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShadowUser:
+    """A users row. All times are aware."""
+
+    id: str
+    name: str
+    stored_email: str
+    """As the table has it: a placeholder where no address is known."""
+    email_verified: bool
+    image: str | None
+    onboarding_completed_at: datetime | None
+    created_at: datetime
+    updated_at: datetime
+    deleted_at: datetime | None
+    identity_updated_at: datetime | None
+
+    @property
+    def email(self) -> str | None:
+        """The address, None if none is known."""
+        return None if is_placeholder(self.stored_email) else self.stored_email
+
+
+@dataclass(frozen=True, slots=True)
+class AddressLost:
+    """An address was asserted for two users: `loser` has a placeholder now, `winner` the address."""
+
+    loser: str
+    winner: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ShadowRules:
+    """What a deployment decides about its rows."""
+
+    app_owned: frozenset[str] = frozenset()
+    """Of `name` and `image`: taken from the token at first sight, never overwritten by one."""
+    provision_machines: bool = False
+    """Also make rows for API keys and client credentials."""
+    observe: Callable[[AddressLost], None] = lambda _: None
+    """Told of every conflict over an address, after the commit; for counting."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What a token says of its user that can be stored, and when it said so. None: it does not say."""
+
+    sub: str
+    email: str | None
+    email_verified: bool | None
+    name: str | None
+    image: str | None
+    stated_at: datetime | None
+
+    @classmethod
+    def of(cls, claims: Claims) -> Identity:
+        """Take what can be stored from a token's claims."""
+        email = _storable(claims.email)
+        if email is not None and is_placeholder(email):
+            email = None  # nobody has such an address; believed, it could take another user's placeholder
+        return cls(
+            sub=claims.sub,
+            email=email,
+            email_verified=None if email is None else claims.email_verified,
+            name=_storable(claims.name),
+            image=_storable(claims.image),
+            stated_at=None if claims.iat is None else datetime.fromtimestamp(claims.iat, UTC),
+        )
+
+    @property
+    def address(self) -> str:
+        """What goes into `email`."""
+        return self.email or placeholder(self.sub)
+
+    def is_newer_than(self, moment: datetime | None) -> bool:
+        """Tell whether this was stated after `moment`; None means never. What has no date is newer than nothing."""
+        return self.stated_at is not None and (moment is None or self.stated_at > moment)
+
+    def changes(self, user: ShadowUser, rules: ShadowRules) -> dict[str, Any]:
+        """Return the columns, and their values, in which the row should follow."""
+        if not self.is_newer_than(user.identity_updated_at):
+            return {}
+        changes: dict[str, Any] = {}
+        for column, stated, known in (("name", self.name, user.name), ("image", self.image, user.image)):
+            if stated is not None and stated != known and column not in rules.app_owned:
+                changes[column] = stated
+        if self.email is not None and self.email != user.stored_email:
+            # The old address was verified; silence about the new one is not.
+            changes |= {"email": self.email, "email_verified": bool(self.email_verified)}
+        elif self.email_verified is not None and self.email_verified != user.email_verified:
+            changes["email_verified"] = self.email_verified
+        if changes:
+            changes["identity_updated_at"] = self.stated_at
+        return changes
+
+
+def placeholder(sub: str) -> str:
+    """Return what stands in `email`, which is unique and not null, for a user whose address is not known."""
+    return f"{sub}@{PLACEHOLDER_DOMAIN}"
+
+
+def is_placeholder(address: str) -> bool:
+    """Tell whether an address is one of ours, also one made for an id that the user had before."""
+    return address.lower().endswith(f"@{PLACEHOLDER_DOMAIN}")
+
+
+def _storable(text: str | None) -> str | None:
+    """Return None for a text that PostgreSQL cannot hold: one with a NUL or a lone surrogate."""
+    if text is None or "\0" in text or any("\ud800" <= character <= "\udfff" for character in text):
+        return None
+    return text

@@ -1,0 +1,84 @@
+"""Alive, and ready."""
+
+from __future__ import annotations
+
+import asyncio
+
+import httpx
+import pytest
+from sqlalchemy.ext.asyncio import create_async_engine
+
+from app.api import health
+from app.api.health import Parts, Readiness
+from app.errors import KeysUnavailable
+from app.idp.keys import KeySetState
+from tests.api.conftest import Serve
+from tests.api.provider import Provider
+from tests.postgres import Server
+
+pytestmark = pytest.mark.anyio
+
+
+async def ready(client: httpx.AsyncClient) -> tuple[int, dict[str, str]]:
+    answer = await client.get("/readyz")
+    assert answer.headers["cache-control"] == "no-store"
+    assert ("retry-after" in answer.headers) == (answer.status_code == 503)
+    return answer.status_code, answer.json()
+
+
+class TestReady:
+    async def test_with_everything_there(self, client: httpx.AsyncClient) -> None:
+        assert await ready(client) == (200, {"status": "ok", "database": "ok", "keys": "fresh"})
+
+    async def test_without_the_provider_until_it_comes(self, serve: Serve, provider: Provider) -> None:
+        provider.down = True
+        async with serve() as client:
+            assert await ready(client) == (503, {"status": "unavailable", "database": "ok", "keys": "empty"})
+            assert (await client.get("/livez")).json() == {"status": "ok"}
+
+    async def test_without_the_migrations(self, serve: Serve, database_url: str, server: Server) -> None:
+        server.psql(database_url, "ALTER TABLE users DROP deleted_at")
+        async with serve() as client:
+            assert await ready(client) == (503, {"status": "unavailable", "database": "not_migrated", "keys": "fresh"})
+
+    async def test_without_the_database(self, serve: Serve) -> None:
+        async with serve(database_url="postgresql://u:p@127.0.0.1:9/d") as client:
+            assert await ready(client) == (503, {"status": "unavailable", "database": "unreachable", "keys": "fresh"})
+
+    async def test_in_the_wrong_schema(self, serve: Serve) -> None:
+        async with serve(database_schema="elsewhere") as client:
+            assert (await ready(client))[1]["database"] == "not_migrated"
+
+    async def test_whatever_hangs_does_not_hang_the_answer(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        class Hanging:
+            state = KeySetState.EMPTY
+
+            async def ensure(self) -> None:
+                await asyncio.Event().wait()
+
+        async def accept(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            held.append(writer)  # and never a word
+
+        held: list[asyncio.StreamWriter] = []
+        monkeypatch.setattr(health, "LIMIT", 0.05)
+        silent = await asyncio.start_server(accept, "127.0.0.1", 0)
+        port = silent.sockets[0].getsockname()[1]
+        engine = create_async_engine(f"postgresql+asyncpg://u:p@127.0.0.1:{port}/d")
+        try:
+            assert await Parts(engine, Hanging()).examine() == Readiness("unavailable", "unreachable", "empty")
+        finally:
+            await engine.dispose()
+            silent.close()
+
+    async def test_stale_keys_are_served_and_dead_ones_are_not(self, serve: Serve, database_url: str) -> None:
+        class Keys:
+            def __init__(self, state: KeySetState) -> None:
+                self.state = state
+
+            async def ensure(self) -> None:
+                if self.state is KeySetState.DEAD:
+                    raise KeysUnavailable("x", retry_after=1)
+
+        engine = create_async_engine("postgresql+asyncpg://u:p@127.0.0.1:9/d")
+        assert (await Parts(engine, Keys(KeySetState.DEAD)).examine()).keys == "dead"
+        assert (await Parts(engine, Keys(KeySetState.STALE)).examine()).keys == "stale"

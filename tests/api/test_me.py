@@ -1,0 +1,179 @@
+"""/me as the clients of the old backend use it."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import httpx
+import pytest
+
+from app.api.me import iso, parse_time
+from app.errors import InvalidEdit
+from tests.api.conftest import Serve
+from tests.api.provider import Provider
+
+TO_ISO_STRING = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
+
+
+class TestTimes:
+    def test_they_are_written_as_javascript_does(self) -> None:
+        moment = datetime(2026, 3, 4, 12, 0, 0, 999_999, timezone(timedelta(hours=2)))
+        assert iso(moment) == "2026-03-04T10:00:00.999Z"
+        assert iso(datetime(2026, 3, 4, tzinfo=UTC)) == "2026-03-04T00:00:00.000Z"
+
+    def test_they_are_read_with_any_offset(self) -> None:
+        expected = datetime(2026, 3, 4, 10, tzinfo=UTC)
+        assert parse_time("t", "2026-03-04T10:00:00.000Z") == expected
+        assert parse_time("t", "2026-03-04T12:00:00+02:00") == expected
+        assert parse_time("t", None) is None
+
+    @pytest.mark.parametrize(
+        "text", ["", "now", "2026-03-04", "2026-03-04T10:00:00", "2026-02-30T10:00:00Z", "1772618400",
+                 "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-01:00", "2026-03-04T10:00:00\x00Z"],
+    )  # fmt: skip
+    def test_anything_else_is_refused(self, text: str) -> None:
+        with pytest.raises(InvalidEdit):
+            parse_time("t", text)
+
+
+@pytest.mark.anyio
+class TestRead:
+    async def test_the_first_request_makes_the_user(self, client: httpx.AsyncClient, provider: Provider) -> None:
+        answer = await client.get("/me", headers=provider.bearer())
+        assert answer.status_code == 200
+        assert answer.headers["cache-control"] == "no-store"
+        user = answer.json()["user"]
+        times = {name: user.pop(name) for name in ("createdAt", "updatedAt")}
+        assert all(TO_ISO_STRING.fullmatch(time) for time in times.values())
+        assert answer.json().keys() == {"user"}
+        assert user == {
+            "id": "ada",
+            "name": "Ada Lovelace",
+            "email": "ada@example.com",
+            "emailVerified": True,
+            "image": "https://example.com/ada.png",
+            "onboardingCompletedAt": None,
+        }
+
+    async def test_a_user_without_an_address_has_null(self, client: httpx.AsyncClient, provider: Provider) -> None:
+        user = (await client.get("/me", headers=provider.bearer(email=None, name=None, picture=None))).json()["user"]
+        assert (user["email"], user["emailVerified"], user["name"], user["image"]) == (None, False, "", None)
+
+    async def test_a_machine_has_no_profile(self, client: httpx.AsyncClient, provider: Provider) -> None:
+        answer = await client.get("/me", headers=provider.bearer("svc", client_id="svc"))
+        assert (answer.status_code, answer.json()["code"]) == (403, "no_profile")
+
+    async def test_a_banned_user_is_refused(self, client: httpx.AsyncClient, provider: Provider) -> None:
+        answer = await client.get("/me", headers=provider.bearer(banned=True))
+        assert (answer.status_code, answer.json()["code"]) == (403, "account_disabled")
+
+    async def test_everything_lies_below_the_prefix(self, serve: Serve, provider: Provider) -> None:
+        async with serve(path_prefix="/api") as client:
+            assert (await client.get("/api/me", headers=provider.bearer())).status_code == 200
+            assert (await client.get("/api/livez")).status_code == 200
+            assert (await client.get("/api/schema/openapi.json")).status_code == 200
+            assert (await client.get("/me", headers=provider.bearer())).status_code == 404
+
+
+@pytest.mark.anyio
+class TestChange:
+    async def change(self, client: httpx.AsyncClient, provider: Provider, body: Any) -> httpx.Response:
+        return await client.patch("/me", headers=provider.bearer(), json=body)
+
+    async def test_onboarding_is_completed_and_undone(self, client: httpx.AsyncClient, provider: Provider) -> None:
+        answer = await self.change(client, provider, {"onboardingCompletedAt": "2026-03-04T12:00:00.5+02:00"})
+        assert answer.status_code == 200
+        assert answer.json()["user"]["onboardingCompletedAt"] == "2026-03-04T10:00:00.500Z"
+        read = await client.get("/me", headers=provider.bearer())
+        assert read.json() == answer.json()
+        answer = await self.change(client, provider, {"onboardingCompletedAt": None})
+        assert answer.json()["user"]["onboardingCompletedAt"] is None
+
+    async def test_an_empty_object_changes_nothing(self, client: httpx.AsyncClient, provider: Provider) -> None:
+        before = await client.get("/me", headers=provider.bearer())
+        answer = await self.change(client, provider, {})
+        assert (answer.status_code, answer.json()) == (200, before.json())
+
+    async def test_a_field_of_the_provider_s_is_refused_by_name(self, serve: Serve, provider: Provider) -> None:
+        async with serve(idp_account_url="https://idp.example/account") as client:
+            for field in ("email", "emailVerified", "name", "image"):
+                body = {field: "https://x.example", "onboardingCompletedAt": None}
+                answer = await self.change(client, provider, body)
+                problem = answer.json()
+                assert (answer.status_code, problem["code"], problem["field"]) == (422, "identity_field", field)
+                assert "https://idp.example/account" in problem["detail"]
+
+    async def test_what_cannot_be_set_is_named(self, client: httpx.AsyncClient, provider: Provider) -> None:
+        for field, value in (
+            ("id", "eve"),
+            ("deletedAt", None),
+            ("onboarding_completed_at", None),
+            ("a`b", 1),
+            ("onboardingCompletedAt", 1772618400),
+            ("onboardingCompletedAt", "soon"),
+            ("onboardingCompletedAt", True),
+        ):
+            answer = await self.change(client, provider, {field: value})
+            problem = answer.json()
+            assert (answer.status_code, problem["code"], problem["field"]) == (422, "invalid_body", field)
+            assert problem["errors"][0]["field"] == field
+
+    async def test_a_body_that_is_no_object_is_refused(self, client: httpx.AsyncClient, provider: Provider) -> None:
+        for body in (None, [], "x", 1):
+            answer = await self.change(client, provider, body)
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid_body"), body
+
+    async def test_so_is_none_at_all(self, client: httpx.AsyncClient, provider: Provider) -> None:
+        answer = await client.patch("/me", headers=provider.bearer())
+        assert (answer.status_code, answer.json()["detail"]) == (422, "A JSON object is needed.")
+
+
+@pytest.mark.anyio
+class TestChangeOfWhatTheAppOwns:
+    async def test_name_and_image_are_the_app_s_from_then_on(self, serve: Serve, provider: Provider) -> None:
+        async with serve(app_owned_fields="name,image") as client:
+            body = {"name": "नमस्ते 👩‍💻", "image": "https://cdn.example/a.png?x=1"}
+            answer = await client.patch("/me", headers=provider.bearer(), json=body)
+            assert answer.status_code == 200
+            later = provider.bearer(
+                name="Provider's", picture="https://idp.example/p.png", iat=3_000_000, email="n@x.de"
+            )
+            user = (await client.get("/me", headers=later)).json()["user"]
+            assert (user["name"], user["image"]) == (body["name"], body["image"])
+            cleared = await client.patch("/me", headers=provider.bearer(), json={"image": None})
+            assert cleared.json()["user"]["image"] is None
+
+    async def test_they_must_be_good_for_something(self, serve: Serve, provider: Provider) -> None:
+        names = ["", "  \n", "a\0b", "\0", "n" * 256, None, 1]
+        images = [
+            "", "javascript:alert(1)", "data:image/png;base64,AA", "//x.example", "https://", "https://x.example/ a",
+            "https://x.example/\n", "https://x.example/\0", "https://x.example/" + "a" * 2048, False,
+        ]  # fmt: skip
+        async with serve(app_owned_fields="name,image") as client:
+            for body in [{"name": name} for name in names] + [{"image": image} for image in images]:
+                answer = await client.patch("/me", headers=provider.bearer(), json=body)
+                assert (answer.status_code, answer.json()["code"]) == (422, "invalid_body"), body
+                assert [answer.json()["field"]] == list(body)
+
+    async def test_the_other_fields_stay_the_provider_s(self, serve: Serve, provider: Provider) -> None:
+        async with serve(app_owned_fields="name") as client:
+            answer = await client.patch("/me", headers=provider.bearer(), json={"image": None})
+        assert (answer.status_code, answer.json()["field"]) == (422, "image")
+
+
+@pytest.mark.anyio
+class TestRemove:
+    async def test_a_deleted_user_is_refused_from_then_on(self, client: httpx.AsyncClient, provider: Provider) -> None:
+        answer = await client.delete("/me", headers=provider.bearer())
+        assert (answer.status_code, answer.json()) == (200, {"success": True})
+        for method in ("GET", "DELETE", "PATCH"):
+            body = {"json": {}} if method == "PATCH" else {}
+            again = await client.request(method, "/me", headers=provider.bearer(email="new@example.com"), **body)
+            assert (again.status_code, again.json()["code"]) == (403, "account_deleted")
+            assert again.json()["error"] == again.json()["title"]
+
+    async def test_another_user_is_not(self, client: httpx.AsyncClient, provider: Provider) -> None:
+        await client.delete("/me", headers=provider.bearer())
+        assert (await client.get("/me", headers=provider.bearer("bob"))).status_code == 200

@@ -1,0 +1,197 @@
+"""The server as it is run: Granian and uvloop over a socket, a provider over HTTP, a PostgreSQL; and under load."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import httpx
+import pytest
+from sqlalchemy import text
+
+from app.asgi import create_app
+from app.db import create_engine
+from app.errors import SettingsError
+from app.settings import Settings
+from tests.api.provider import AUDIENCE, ISSUER, Provider
+from tests.migrated import make_migrated
+from tests.postgres import Server
+
+
+@pytest.fixture
+def database_url(server: Server, make_database: Callable[[str | None], str]) -> str:
+    return make_migrated(server, make_database)
+
+
+@pytest.fixture(scope="module")
+def provider() -> Provider:
+    return Provider()
+
+
+@contextmanager
+def served_over_http(provider: Provider) -> Iterator[str]:
+    """Serve the provider's key set on loopback, and yield its address."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps(provider.key_set()).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None: ...
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{server.server_port}/jwks"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def environment(**settings: str) -> dict[str, str]:
+    """Return this process's environment with these settings and no other of ours."""
+    ours = {name.upper() for name in Settings.model_fields}
+    return {name: value for name, value in os.environ.items() if name not in ours} | settings
+
+
+GRANIAN = ("granian", "--interface", "asgi", "--factory", "app.asgi:create_app", "--loop", "uvloop", "--no-ws")
+LITESTAR = ("litestar", "--app", "app.asgi:create_app", "run")
+
+
+@contextmanager
+def running(folder: Path, program: tuple[str, ...] = GRANIAN, **settings: str) -> Iterator[str]:
+    """Run the server in a process of its own, and yield its address once it answers."""
+    port = free_port()
+    command = [sys.executable, "-m", *program, "--host", "127.0.0.1", "--port", str(port)]
+    process = subprocess.Popen(command, env=environment(**settings), cwd=folder, stdout=subprocess.PIPE,
+                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                httpx.get(f"http://127.0.0.1:{port}/livez").raise_for_status()
+                break
+            except httpx.HTTPError:
+                assert process.poll() is None, process.communicate()[0]
+                assert time.monotonic() < deadline, "the server does not start"
+                time.sleep(0.05)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        output, _ = process.communicate(timeout=15)
+    assert "Traceback" not in output, output
+
+
+class TestOverASocket:
+    def test_a_client_s_whole_life(self, database_url: str, provider: Provider, tmp_path: Path) -> None:
+        with (
+            served_over_http(provider) as jwks_url,
+            running(tmp_path, DATABASE_URL=database_url, IDP_ISSUER=ISSUER, IDP_AUDIENCE=AUDIENCE,
+                    IDP_JWKS_URL=jwks_url) as address,
+            httpx.Client(base_url=address) as client,
+        ):  # fmt: skip
+            assert client.get("/readyz").json() == {"status": "ok", "database": "ok", "keys": "fresh"}
+            assert client.get("/me").status_code == 401
+            me = provider.bearer()
+            created = client.get("/me", headers=me).json()["user"]
+            assert (created["id"], created["email"]) == ("ada", "ada@example.com")
+            done = client.patch("/me", headers=me, json={"onboardingCompletedAt": "2026-03-04T10:00:00.000Z"})
+            assert done.json()["user"]["onboardingCompletedAt"] == "2026-03-04T10:00:00.000Z"
+            twice = [("Authorization", me["Authorization"])] * 2
+            assert client.get("/me", headers=twice).status_code == 400
+            assert client.patch("/me", headers=me, content=b"x" * 70_000).status_code == 413
+            forged = me["Authorization"][:-8] + "AAAAAAAA"
+            assert client.get("/me", headers={"Authorization": forged}).json()["code"] == "invalid_token"
+            assert client.delete("/me", headers=me).json() == {"success": True}
+            assert client.get("/me", headers=me).json()["code"] == "account_deleted"
+
+    def test_many_clients_at_first_sight(self, database_url: str, provider: Provider, tmp_path: Path) -> None:
+        async def storm(address: str) -> list[httpx.Response]:
+            limits = httpx.Limits(max_connections=100)
+            async with httpx.AsyncClient(base_url=address, limits=limits, timeout=60) as client:
+                same = [provider.bearer("same")] * 200
+                apart = [provider.bearer(f"u{n}", email="it@example.com") for n in range(100)]
+                return list(await asyncio.gather(*(client.get("/me", headers=each) for each in same + apart)))
+
+        with (
+            served_over_http(provider) as jwks_url,
+            running(tmp_path, DATABASE_URL=database_url, IDP_ISSUER=ISSUER, IDP_AUDIENCE=AUDIENCE,
+                    IDP_JWKS_URL=jwks_url) as address,
+        ):  # fmt: skip
+            answers = asyncio.run(storm(address))
+        assert {answer.status_code for answer in answers} == {200}
+        assert len({answer.text for answer in answers[:200]}) == 1
+
+        async def emails() -> list[str]:
+            engine = create_engine(database_url)
+            async with engine.connect() as connection:
+                found = await connection.execute(text("SELECT email FROM users ORDER BY id"))
+                rows = list(found.scalars())
+            await engine.dispose()
+            return rows
+
+        rows = asyncio.run(emails())
+        assert len(rows) == 101
+        assert rows.count("it@example.com") == 1
+        assert len(set(rows)) == 101
+
+    def test_it_starts_without_database_and_provider_and_says_so(self, tmp_path: Path) -> None:
+        nowhere = f"http://127.0.0.1:{free_port()}"
+        with running(tmp_path, LITESTAR, DATABASE_URL="postgresql://u:p@127.0.0.1:9/d", IDP_ISSUER=nowhere,
+                     IDP_AUDIENCE=AUDIENCE) as address:  # fmt: skip
+            answer = httpx.get(f"{address}/readyz")
+        assert answer.status_code == 503
+        assert answer.json() == {"status": "unavailable", "database": "unreachable", "keys": "empty"}
+
+
+class TestCommandLine:
+    def run(self, *arguments: str) -> str:
+        command = [sys.executable, "-m", "litestar", "--app", "app.asgi:create_app", *arguments]
+        settings = environment(IDP_ISSUER=ISSUER, IDP_AUDIENCE=AUDIENCE, DATABASE_URL="postgresql://127.0.0.1:9/d")
+        return subprocess.run(command, env=settings, capture_output=True, text=True, check=True).stdout
+
+    def test_litestar_lists_the_routes(self) -> None:
+        listed = self.run("routes")
+        for path in ("/me", "/livez", "/readyz", "/.well-known/oauth-protected-resource"):
+            assert path in listed
+
+    def test_litestar_writes_the_document(self, tmp_path: Path) -> None:
+        self.run("schema", "openapi", "--output", f"{tmp_path}/openapi.json")
+        assert "/me" in json.loads((tmp_path / "openapi.json").read_text())["paths"]
+
+
+class TestCreateApp:
+    @pytest.mark.parametrize("mode", ["legacy", "dual"])
+    def test_a_mode_that_is_not_served_is_refused_in_one_sentence(self, mode: str) -> None:
+        settings = Settings(_env_file=None, idp_issuer=ISSUER, idp_audience=AUDIENCE, auth_mode=mode)  # type: ignore[arg-type]
+        with pytest.raises(SettingsError) as caught:
+            create_app(settings)
+        (fault,) = caught.value.faults
+        assert fault.startswith("AUTH_MODE: ")
+
+    def test_a_command_line_is_told_every_fault_and_shows_no_traceback(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-m", *LITESTAR]
+        done = subprocess.run(command, env=environment(LOG_LEVEL="loud"), cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 1
+        lines = done.stderr.strip().splitlines()
+        assert [line.partition(":")[0] for line in lines] == ["IDP_ISSUER", "IDP_AUDIENCE", "LOG_LEVEL"]
