@@ -7,12 +7,11 @@ and the others decide what the options of `shadow migrate` decide.
 from __future__ import annotations
 
 import asyncio
-import getpass
 import sys
 from contextlib import AsyncExitStack
 from typing import NoReturn
 
-from alembic import context
+from alembic import command, context
 from sqlalchemy import Connection, UniqueConstraint, pool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
@@ -20,9 +19,8 @@ from sqlalchemy.schema import SchemaItem
 from app import db, embedded
 from app.cutover import execute, plan
 from app.cutover.catalog import VERSION_TABLE
-from app.cutover.checks import Action, Options, Refused
+from app.cutover.checks import Action, Options, Refused, decided
 from app.cutover.execute import Cutover, LockNotObtained, Watch
-from app.cutover.layout import Choices
 from app.cutover.report import findings_text
 from app.errors import ShadowError
 from app.settings import DatabaseSettings, load
@@ -35,11 +33,13 @@ def options_given() -> Options:
     for argument in context.get_x_argument(as_dictionary=False):
         name, _, value = argument.partition("=")
         if name not in given or not value:
-            raise SystemExit(f"-x {argument} is not known; there are: accept=CODE, keep=users.column, "
-                             "detach=table.column, map=role=schema.table")  # fmt: skip
+            known = "accept=CODE, keep=users.column, detach=table.column and map=role=schema.table"
+            stop(f"-x {argument} is not known; there are {known}.", 2)
         given[name].append(value)
-    tables = dict(pair.split("=", 1) for pair in given["map"] if "=" in pair)
-    return Options(Choices(tables, frozenset(given["keep"])), frozenset(given["accept"]), frozenset(given["detach"]))
+    try:
+        return decided(accept=given["accept"], keep=given["keep"], detach=given["detach"], tables=given["map"])
+    except ValueError as error:
+        stop(f"-x {error}", 2)
 
 
 def is_ours(item: SchemaItem, _name: str | None, _type: str, reflected: bool, compare_to: SchemaItem | None) -> bool:
@@ -72,7 +72,7 @@ def write_sql(settings: DatabaseSettings) -> None:
         context.get_context().impl.execute(text(statement.replace(":", r"\:")))
 
     context.config.attributes["cutover"] = Cutover(
-        None, write, settings.database_schema, options_given(), getpass.getuser(), actions=(asked_for(),)
+        None, write, settings.database_schema, options_given(), execute.operator(), actions=ahead(None)
     )
     with context.begin_transaction():
         context.run_migrations()
@@ -95,7 +95,7 @@ async def connect_and_migrate(settings: DatabaseSettings) -> None:
         url,
         server_settings={
             **execute.SESSION,
-            "search_path": settings.database_schema,
+            "search_path": db.search_path(settings.database_schema),
             "application_name": "shadow (alembic)",
         },
         poolclass=pool.NullPool,
@@ -113,11 +113,14 @@ async def connect_and_migrate(settings: DatabaseSettings) -> None:
                 connection.exec_driver_sql,
                 settings.database_schema,
                 options_given(),
-                getpass.getuser(),
-                actions=plan.pending(current, asked_for()),
+                execute.operator(),
+                actions=ahead(current),
                 observe=say_when_done,
             )
             context.config.attributes["cutover"] = cutover
+            # before Alembic makes its version table: a refusal leaves nothing behind
+            cutover.examine()
+            connection.rollback()
             migrate(connection, cutover, watch)
 
         await connection.run_sync(run)
@@ -128,13 +131,15 @@ def say_when_done(step: plan.Step, seconds: float | None) -> None:
         print(f"{step.title} ({seconds * 1000:,.0f} ms)", file=sys.stderr)
 
 
-def asked_for() -> Action:
-    """Return the action whose revision the command names; the first where it names none of ours."""
-    try:
-        asked = context.get_revision_argument()
-    except KeyError:  # `alembic current` and `alembic check` go nowhere
-        return "adopt"
-    return next((action for action, revision in plan.REVISIONS.items() if revision == asked), "adopt")
+def ahead(current: str | None) -> tuple[Action, ...]:
+    """Return what `alembic upgrade` will do from here; nothing for the other commands."""
+    given = context.config.cmd_opts
+    if given is None or command.upgrade not in given.cmd:
+        return ()
+    target = given.revision.rpartition(":")[2]  # --sql takes from:to
+    scripts = context.script.iterate_revisions(target, current, implicit_base=True)
+    going = {script.revision for script in scripts}
+    return tuple(action for action, revision in plan.REVISIONS.items() if revision in going)
 
 
 def main() -> None:

@@ -36,7 +36,7 @@ from app.api.me import MeController, Profile, provide_user
 from app.api.metadata import Metadata
 from app.api.problems import Problems, StrictRequest
 from app.api.run import GranianRun
-from app.db import create_engine
+from app.db import create_engine, search_path
 from app.errors import KeysUnavailable, SettingsError
 from app.idp.claims import ClaimRules
 from app.idp.keys import RemoteKeySet
@@ -160,7 +160,7 @@ def open_database(settings: Settings) -> AsyncEngine:
     url = settings.database_url.get_secret_value() if settings.database_url else embedded.start()
     engine = create_engine(
         url,
-        server_settings={"search_path": settings.database_schema, "application_name": "shadow-users"},
+        server_settings={"search_path": search_path(settings.database_schema), "application_name": "shadow-users"},
         pool_size=POOL,
         max_overflow=0,
         pool_timeout=POOL_WAIT,

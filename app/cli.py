@@ -7,9 +7,7 @@ obtained and nothing was changed. What went wrong is one sentence that says what
 from __future__ import annotations
 
 import asyncio
-import getpass
 import os
-import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -31,7 +29,6 @@ from app.cutover import checks, execute, plan, report, verify
 from app.cutover.catalog import VERSION_TABLE, quoted
 from app.cutover.checks import ACTIONS, OVERRULABLE, Action, Options, Refused
 from app.cutover.execute import Cutover, LockNotObtained, Watch
-from app.cutover.layout import SIGNATURES, Choices
 from app.cutover.plan import REVISIONS, Step
 from app.cutover.report import Planned, Report
 from app.errors import ShadowError
@@ -40,8 +37,10 @@ from app.settings import DatabaseSettings, Settings, load
 FAILED, REFUSED, LOCKED = 1, 2, 3
 
 _T = TypeVar("_T")
-out = Console(highlight=False, width=None if sys.stdout.isatty() else report.WIDTH)
-err = Console(stderr=True, highlight=False, width=None if sys.stderr.isatty() else report.WIDTH)
+# off a terminal, unless COLUMNS says otherwise, a fixed width: what is compared or searched should not change with it
+_WIDTH = None if sys.stdout.isatty() or "COLUMNS" in os.environ else report.WIDTH
+out = Console(highlight=False, width=_WIDTH)
+err = Console(stderr=True, highlight=False, width=_WIDTH)
 
 
 @contextmanager
@@ -91,7 +90,7 @@ async def _database() -> AsyncIterator[Database]:
     settings = load(DatabaseSettings)
     url = settings.database_url.get_secret_value() if settings.database_url else embedded.start()
     schema = settings.database_schema
-    names = {**execute.SESSION, "search_path": schema, "application_name": "shadow"}
+    names = {**execute.SESSION, "search_path": db.search_path(schema), "application_name": "shadow"}
     engine = db.create_engine(url, server_settings=names, poolclass=pool.NullPool)
     async with AsyncExitStack() as stack:
         with db.reachable(url):
@@ -113,19 +112,10 @@ def _decisions(function: Callable[..., None]) -> Callable[..., None]:
 
 
 def _options(accept: tuple[str, ...], keep: tuple[str, ...], detach: tuple[str, ...], map: tuple[str, ...]) -> Options:
-    if unknown := sorted(set(accept) - OVERRULABLE - {"undo-loses-values"}):
-        raise click.UsageError(f"--accept {unknown[0]}: no such code; there are {', '.join(sorted(OVERRULABLE))}.")
-    if wrong := [name for name in keep if not name.startswith("users.")]:
-        raise click.UsageError(f"--keep {wrong[0]}: name a column of users, as in --keep users.role.")
-    tables = {}
-    for pair in map:
-        role, _, table = pair.partition("=")
-        if role not in SIGNATURES or "." not in table:
-            raise click.UsageError(
-                f"--map {pair}: give role=schema.table, where the role is one of {', '.join(SIGNATURES)}."
-            )
-        tables[role] = table
-    return Options(Choices(tables, frozenset(keep)), frozenset(accept), frozenset(detach))
+    try:
+        return checks.decided(accept=accept, keep=keep, detach=detach, tables=map)
+    except ValueError as error:
+        raise click.UsageError(f"--{error}") from None
 
 
 _TO = click.option(
@@ -179,7 +169,7 @@ def _planned(connection: Connection, schema: str, options: Options, target: Acti
     plans = tuple(
         Planned(
             action,
-            plan.steps_for(action, situation.snapshot, situation.layout, options, getpass.getuser()),
+            plan.steps_for(action, situation.snapshot, situation.layout, options, execute.operator()),
         )
         for action in (() if situation.layout.doubts else actions)
     )
@@ -276,7 +266,7 @@ def _cutover(database: Database, options: Options, actions: tuple[Action, ...], 
     if sync is None:
         raise RuntimeError("the connection is open inside its context")
     return Cutover(
-        sync, sync.exec_driver_sql, database.schema, options, getpass.getuser(), actions, expected, _observe
+        sync, sync.exec_driver_sql, database.schema, options, execute.operator(), actions, expected, _observe
     )  # fmt: skip
 
 
@@ -390,9 +380,8 @@ def demo(stay: bool) -> None:
     if not script.is_file():
         err.print("The demo is part of a checkout of the project; it is not installed. Clone it and run make demo.")
         raise SystemExit(FAILED)
-    arguments = [sys.executable, str(script), *(("--stay",) if stay else ())]
-    with _told():
-        raise SystemExit(subprocess.run(arguments, check=False).returncode)
+    # it takes this process's place, so that a signal reaches it and it can end what it started
+    os.execv(sys.executable, [sys.executable, str(script), *(("--stay",) if stay else ())])  # noqa: S606
 
 
 if __name__ == "__main__":

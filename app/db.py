@@ -119,6 +119,11 @@ def create_engine(url: str, *, server_settings: Mapping[str, str] | None = None,
     return create_async_engine("postgresql+asyncpg://", async_creator=connect, **options)
 
 
+def search_path(schema: str) -> str:
+    """Return the run-time parameter that makes a schema, spelled as it is, the only one names are looked up in."""
+    return '"' + schema.replace('"', '""') + '"'
+
+
 @contextmanager
 def reachable(url: str) -> Iterator[None]:
     """Turn what goes wrong while connecting into one sentence.

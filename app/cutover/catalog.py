@@ -59,6 +59,11 @@ class Column:
     privileges: tuple[str, ...]
     """`SELECT TO role`, `UPDATE TO role WITH GRANT OPTION`: granted on this column alone."""
     statistics: int | None
+    storage: str | None = None
+    """PLAIN, EXTERNAL, EXTENDED or MAIN where it is not the type's own."""
+    compression: str | None = None
+    options: tuple[str, ...] = ()
+    """`n_distinct=4`: per-column options."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +105,7 @@ class Index:
     unique: bool
     comment: str | None
     replica_identity: bool
+    valid: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +117,14 @@ class Trigger:
 
 
 @dataclass(frozen=True, slots=True)
+class Rule:
+    """A rewrite rule of a table's own, not that of a view."""
+
+    name: str
+    enabled: str
+
+
+@dataclass(frozen=True, slots=True)
 class Table:
     schema: str
     name: str
@@ -118,6 +132,7 @@ class Table:
     owner: str
     owned: bool
     """Whether the role that looks may alter it."""
+    readable: bool
     rows: int = field(compare=False)
     """PostgreSQL's estimate, -1 where it has none."""
     size: int = field(compare=False)
@@ -130,6 +145,7 @@ class Table:
     constraints: tuple[Constraint, ...] = ()
     indexes: tuple[Index, ...] = ()
     triggers: tuple[Trigger, ...] = ()
+    rules: tuple[Rule, ...] = ()
     publications: tuple[str, ...] = ()
 
     @property
@@ -151,8 +167,10 @@ class Dependent:
     kind: str
     """As pg_identify_object names it: view, materialized view, function, policy, trigger ..."""
     identity: str
+    name: str | None
+    """Of a policy, trigger or rule its own, of a default or column the column's."""
     owner: tuple[str, str] | None
-    """The table it sits on, for policies, triggers, rules and defaults."""
+    """The table it sits on, for policies, triggers, rules, defaults and columns."""
     table: tuple[str, str]
     column: str | None
     definition: str | None
@@ -218,6 +236,7 @@ _VISIBLE = "n.nspname NOT IN ('pg_catalog', 'information_schema') AND n.nspname 
 _TABLES = f"""
 SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind::text AS kind,
        pg_get_userbyid(c.relowner) AS owner, pg_has_role(c.relowner, 'USAGE') AS owned,
+       has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS readable,
        c.reltuples::int8 AS rows, pg_total_relation_size(c.oid) AS size, obj_description(c.oid, 'pg_class') AS comment,
        c.relacl::text[] AS privileges, c.relrowsecurity AS row_security, c.relforcerowsecurity AS forced_row_security,
        ARRAY(SELECT p.pubname::text FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
@@ -237,7 +256,12 @@ SELECT a.attrelid::int8 AS oid, a.attname AS name, format_type(a.atttypid, a.att
                            CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END,
                            CASE WHEN x.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
              FROM aclexplode(a.attacl) x ORDER BY 1) AS privileges,
-       nullif(a.attstattarget, -1)::int AS statistics
+       nullif(a.attstattarget, -1)::int AS statistics,
+       CASE WHEN a.attstorage <> t.typstorage THEN
+         CASE a.attstorage WHEN 'p' THEN 'PLAIN' WHEN 'e' THEN 'EXTERNAL' WHEN 'm' THEN 'MAIN' ELSE 'EXTENDED' END END
+         AS storage,
+       CASE to_jsonb(a) ->> 'attcompression' WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' END AS compression,
+       coalesce(a.attoptions, '{{}}') AS options
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
@@ -265,7 +289,8 @@ SELECT i.indrelid::int8 AS oid, x.relname AS name, i.indisunique AS unique, pg_g
              JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
              WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
                AND d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indrelid ORDER BY 1) AS columns,
-       obj_description(i.indexrelid, 'pg_class') AS comment, i.indisreplident AS replica_identity
+       obj_description(i.indexrelid, 'pg_class') AS comment, i.indisreplident AS replica_identity,
+       i.indisvalid AS valid
 FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
 JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE {_VISIBLE}
@@ -278,6 +303,12 @@ SELECT g.tgrelid::int8 AS oid, g.tgname AS name, g.tgenabled::text AS enabled, g
 FROM pg_trigger g JOIN pg_class c ON c.oid = g.tgrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE NOT g.tgisinternal AND {_VISIBLE}
 ORDER BY n.nspname, c.relname, g.tgname"""
+
+_RULES = f"""
+SELECT w.ev_class::int8 AS oid, w.rulename AS name, w.ev_enabled::text AS enabled
+FROM pg_rewrite w JOIN pg_class c ON c.oid = w.ev_class JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE w.rulename <> '_RETURN' AND {_VISIBLE}
+ORDER BY n.nspname, c.relname, w.rulename"""
 
 # A row type, its array and an owned sequence stand for the table they belong to.
 _DEPENDENTS = f"""
@@ -294,13 +325,25 @@ WITH belongs AS (
       AND s.relkind = 'S'
 )
 SELECT DISTINCT i.type AS kind, i.identity,
+       coalesce(CASE WHEN o.relkind NOT IN ('v', 'm') THEN w.rulename END, p.polname, g.tgname,
+                (SELECT y.attname FROM pg_attribute y WHERE y.attrelid = f.adrelid AND y.attnum = f.adnum),
+                (SELECT y.attname FROM pg_attribute y WHERE d.classid = 'pg_class'::regclass
+                   AND y.attrelid = d.objid AND y.attnum = d.objsubid AND d.objsubid > 0))::text AS name,
        CASE WHEN o.relkind IS NOT NULL THEN ARRAY[o_n.nspname::text, o.relname::text] END AS owner,
        ARRAY[n.nspname::text, c.relname::text] AS table,
        CASE WHEN d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid THEN a.attname::text END AS column,
        CASE WHEN w.oid IS NOT NULL AND o.relkind IN ('v', 'm') THEN pg_get_viewdef(o.oid)
             WHEN w.oid IS NOT NULL THEN pg_get_ruledef(w.oid)
             WHEN d.classid = 'pg_proc'::regclass THEN pg_get_functiondef(d.objid)
-            WHEN d.classid = 'pg_trigger'::regclass THEN pg_get_triggerdef(d.objid) END AS definition
+            WHEN d.classid = 'pg_trigger'::regclass THEN pg_get_triggerdef(d.objid)
+            WHEN p.oid IS NOT NULL THEN format('CREATE POLICY %I ON %I.%I AS %s FOR %s TO %s%s%s', p.polname,
+              o_n.nspname, o.relname, CASE WHEN p.polpermissive THEN 'PERMISSIVE' ELSE 'RESTRICTIVE' END,
+              CASE p.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE'
+                ELSE 'ALL' END,
+              (SELECT string_agg(CASE r WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(r)) END, ', ')
+                 FROM unnest(p.polroles) r),
+              ' USING (' || pg_get_expr(p.polqual, p.polrelid) || ')',
+              ' WITH CHECK (' || pg_get_expr(p.polwithcheck, p.polrelid) || ')') END AS definition
 FROM pg_depend d
 JOIN belongs b ON b.classid = d.refclassid AND b.objid = d.refobjid
 JOIN pg_class c ON c.oid = b.relid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -370,6 +413,7 @@ def _read(connection: Connection) -> Snapshot:
     relations = rows(_TABLES)
     names = {row["oid"]: (row["schema"], row["name"]) for row in relations}
     columns, indexes, triggers = grouped(_COLUMNS), grouped(_INDEXES), grouped(_TRIGGERS)
+    rules = grouped(_RULES)
     constraints, foreign_keys = {}, []
     for oid, found in grouped(_CONSTRAINTS).items():
         constraints[oid] = tuple(_constraint(row) for row in found if row["kind"] != "f")
@@ -377,10 +421,11 @@ def _read(connection: Connection) -> Snapshot:
     tables = tuple(
         Table(
             **_tuples({name: value for name, value in row.items() if name != "oid"}, "privileges", "publications"),
-            columns=tuple(Column(**_tuples(column, "privileges")) for column in columns.get(row["oid"], ())),
+            columns=tuple(Column(**_tuples(column, "privileges", "options")) for column in columns.get(row["oid"], ())),
             constraints=constraints.get(row["oid"], ()),
             indexes=tuple(Index(**_tuples(index, "columns")) for index in indexes.get(row["oid"], ())),
             triggers=tuple(Trigger(**trigger) for trigger in triggers.get(row["oid"], ())),
+            rules=tuple(Rule(**rule) for rule in rules.get(row["oid"], ())),
         )
         for row in relations
     )

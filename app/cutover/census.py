@@ -62,14 +62,19 @@ _HASHES = """CASE WHEN password ~ '^[0-9a-f]{32}:[0-9a-f]{128}$' THEN 'scrypt (B
 
 
 def take(connection: Connection, snapshot: Snapshot, layout: Layout) -> Census:
-    """Count what the rules need, in the transaction of the connection; nothing where the layout is in doubt."""
-    if layout.doubts:
+    """Count what the rules need, in the transaction of the connection.
+
+    Nothing is counted where the layout is in doubt, or where the role may not read what it is about: that is a refusal
+    of `checks.py` anyway.
+    """
+    roles = [role.table for role in layout.roles]
+    if layout.doubts or not all(table.readable for table in roles):
         return Census({}, Identities(0, 0, 0), {}, 0, None, 0, {}, ())
     users, accounts, two_factors = layout.users, layout["accounts"], layout["two_factors"]
     tables = {table.key: table for table in (*((users,) if users else ()), *layout.going)}
     keys = list(snapshot.keys_to(users.key)) if users else []
     for key in keys:
-        if (table := snapshot.table(*key.table)) is not None:
+        if (table := snapshot.table(*key.table)) is not None and table.readable:
             tables[table.key] = table
     live_sessions, newest_session = _sessions(connection, layout["sessions"])
     return Census(
@@ -84,7 +89,9 @@ def take(connection: Connection, snapshot: Snapshot, layout: Layout) -> Census:
         )
         if users and users.column("email")
         else 0,
-        orphans={(key.table, key.name): orphans(connection, key) for key in keys if not key.validated},
+        orphans={
+            (key.table, key.name): orphans(connection, key) for key in keys if not key.validated and key.table in tables
+        },
         long_transactions=_long_transactions(connection),
     )
 

@@ -13,7 +13,16 @@ from typing import Literal
 
 from app.cutover.catalog import Dependent, ForeignKey, Snapshot, Table, quoted
 from app.cutover.census import Census
-from app.cutover.layout import ADDED_COLUMNS, GOING_COLUMNS, RETIRED_SCHEMA, TARGET_COLUMNS, Choices, Layout
+from app.cutover.layout import (
+    ADDED_COLUMNS,
+    GOING_COLUMNS,
+    KEPT_COLUMNS,
+    RETIRED_SCHEMA,
+    SIGNATURES,
+    TARGET_COLUMNS,
+    Choices,
+    Layout,
+)
 
 Action = Literal["adopt", "retire", "drop"]
 ACTIONS: tuple[Action, ...] = ("adopt", "retire", "drop")
@@ -42,6 +51,41 @@ class Options:
     accept: frozenset[str] = frozenset()
     detach: frozenset[str] = frozenset()
     """`table.column` or `schema.table.column` of foreign keys into a table that goes."""
+
+
+ACCEPTABLE = OVERRULABLE | {"undo-loses-values"}
+
+
+def decided(
+    *, accept: Iterable[str] = (), keep: Iterable[str] = (), detach: Iterable[str] = (), tables: Iterable[str] = ()
+) -> Options:
+    """Return the options for what a person typed.
+
+    Args:
+        accept: codes of findings.
+        keep: `users.column`.
+        detach: `table.column` or `schema.table.column`.
+        tables: `role=schema.table`.
+
+    Raises:
+        ValueError: one of them cannot be meant; the message says which and what would be right.
+    """
+    accept, keep, detach = frozenset(accept), frozenset(keep), frozenset(detach)
+    for code in sorted(accept - ACCEPTABLE):
+        raise ValueError(f"accept {code}: there is no such code to accept; there are {', '.join(sorted(ACCEPTABLE))}.")
+    for name in sorted(keep):
+        if not re.fullmatch(r"users\..+", name):
+            raise ValueError(f"keep {name}: name a column of users, as in users.role.")
+    for name in sorted(detach):
+        if "." not in name:
+            raise ValueError(f"detach {name}: name a column, as in devices.session_id.")
+    mapped = {}
+    for pair in tables:
+        role, _, table = pair.partition("=")
+        if role not in SIGNATURES or "." not in table:
+            raise ValueError(f"map {pair}: give role=schema.table, where the role is one of {', '.join(SIGNATURES)}.")
+        mapped[role] = table
+    return Options(Choices(mapped, keep), accept, detach)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,9 +143,12 @@ def _accepted(finding: Finding, options: Options) -> Finding:
 
 def detached(key: ForeignKey, options: Options) -> bool:
     """Whether --detach names this foreign key."""
+    return bool(_names_of(key) & options.detach)
+
+
+def _names_of(key: ForeignKey) -> set[str]:
     schema, table = key.table
-    names = {f"{prefix}{column}" for column in key.columns for prefix in (f"{table}.", f"{schema}.{table}.")}
-    return bool(names & options.detach)
+    return {f"{prefix}{column}" for column in key.columns for prefix in (f"{table}.", f"{schema}.{table}.")}
 
 
 def foreign_keys_into_going_tables(at: Situation) -> Iterator[Finding]:
@@ -149,21 +196,24 @@ def foreign_keys_into_going_columns(at: Situation) -> Iterator[Finding]:
 def dependents(at: Situation) -> Iterator[Finding]:
     """Views, functions, policies and whatever else reads a table or column that goes."""
     users = at.layout.users
-    grouped: dict[tuple[str, str, str | None, tuple[str, str] | None], list[Dependent]] = {}
+    grouped: dict[tuple[str, str], list[Dependent]] = {}
     for found in at.snapshot.dependents:
         of_table = found.table in at.going
-        of_column = users is not None and found.table == users.key and found.column in at.going_columns
-        if (of_table or of_column) and not _goes_along(found, at):
-            grouped.setdefault((found.kind, found.identity, found.definition, found.owner), []).append(found)
-    for (kind, identity, definition, owner), reasons in grouped.items():
+        of_users = users is not None and found.table == users.key and bool(at.going_columns)
+        of_column = of_users and found.column in at.going_columns
+        # a child table, or a column of the row type of users, would lose columns along with it
+        of_shape = of_users and found.column is None and found.kind in ("table", "table column")
+        if (of_table or of_column or of_shape) and not _goes_along(found, at):
+            grouped.setdefault((found.kind, found.identity), []).append(found)
+    for (kind, identity), reasons in grouped.items():
         what = sorted({_what(reason, at) for reason in reasons})
         yield Finding(
-            f"dependent-{_slug(kind)}",
+            f"dependent-{kind.replace(' ', '-')}",
             "refuse",
             identity,
             f"The {kind} {identity} depends on {', '.join(what)}, which "
             f"{'go' if len(what) > 1 else 'goes'}; dropping it would break or take the {kind}.",
-            _removal(kind, identity, owner, definition),
+            _removal(at, reasons[0]),
         )
 
 
@@ -173,46 +223,65 @@ def _goes_along(found: Dependent, at: Situation) -> bool:
         return True
     users = at.layout.users
     if found.kind == "default value" and users is not None and found.owner == users.key:
-        return found.identity.rsplit(".", 1)[-1].strip('"') in at.going_columns
+        return found.name in at.going_columns
     return False
 
 
 def _what(reason: Dependent, at: Situation) -> str:
     if reason.table in at.going:
         return quoted(*reason.table)
-    return f"{quoted(*reason.table)}.{reason.column}"
+    return f"{quoted(*reason.table)}.{reason.column}" if reason.column else f"columns of {quoted(*reason.table)}"
 
 
-def _slug(kind: str) -> str:
-    return kind.replace(" ", "-")
+_DROPPED_BY_NAME = {
+    "view": "VIEW",
+    "materialized view": "MATERIALIZED VIEW",
+    "function": "FUNCTION",
+    "procedure": "PROCEDURE",
+    "statistics object": "STATISTICS",
+    "type": "TYPE",
+}
 
 
-_PLAIN = ("view", "materialized view", "function", "procedure", "type", "statistics object", "foreign table", "table")
+def _removal(at: Situation, found: Dependent) -> str:
+    """Return SQL that takes the object out of the way and no row of the app's with it."""
+    remedy = _statement(at, found)
+    if found.definition is None:
+        return remedy
+    kept = "\n".join(f"--   {line}" for line in found.definition.strip().splitlines())
+    return f"{remedy}\n-- and make it anew without what goes; it is now:\n{kept}"
 
 
-def _removal(kind: str, identity: str, owner: tuple[str, str] | None, definition: str | None) -> str:
-    if kind in ("trigger", "policy", "rule") and owner is not None:
-        name = identity.split(" on ")[0]
-        drop = f"DROP {kind.upper()} {name} ON {quoted(*owner)};"
-    elif kind == "default value" and owner is not None:
-        column = identity.rsplit(".", 1)[-1]
-        drop = f"ALTER TABLE {quoted(*owner)} ALTER COLUMN {column} DROP DEFAULT;"
-    elif kind == "publication relation":
-        table, _, publication = identity.partition(" in publication ")
-        drop = (
+def _statement(at: Situation, found: Dependent) -> str:
+    kind, owner, name = found.kind, found.owner, found.name
+    if owner is not None and name is not None:
+        table, column = quoted(*owner), quoted(name)
+        if kind in ("trigger", "policy", "rule"):
+            return f"DROP {kind.upper()} {column} ON {table};"
+        if kind == "default value":
+            return _without_expression(at, owner, name)
+        if kind == "table column":
+            return f"ALTER TABLE {table} ALTER COLUMN {column} TYPE jsonb USING to_jsonb({column});"
+    if kind == "table":
+        return f"ALTER TABLE {found.identity} NO INHERIT {quoted(*found.table)};"
+    if kind == "publication relation":
+        table, _, publication = found.identity.partition(" in publication ")
+        return (
             f"ALTER PUBLICATION {publication} DROP TABLE {table};\n"
             f"-- then add it again with a column list without what goes: ALTER PUBLICATION {publication} ADD TABLE ..."
         )
-    elif kind == "table column":
-        table, _, column = identity.rpartition(".")
-        drop = f"ALTER TABLE {table} DROP COLUMN {column};"
-    else:
-        drop = f"DROP {kind.upper() if kind in _PLAIN else 'VIEW'} {identity};"
-        drop = drop.replace("STATISTICS OBJECT", "STATISTICS")
-    if definition is None:
-        return drop
-    kept = "\n".join(f"--   {line}" for line in definition.strip().splitlines())
-    return f"{drop}\n-- and make it anew without what goes; it is now:\n{kept}"
+    return f"DROP {_DROPPED_BY_NAME.get(kind, kind.upper())} {found.identity};"
+
+
+def _without_expression(at: Situation, owner: tuple[str, str], name: str) -> str:
+    table = at.snapshot.table(*owner)
+    column = table.column(name) if table else None
+    change = f"ALTER TABLE {quoted(*owner)} ALTER COLUMN {quoted(name)}"
+    if column is not None and column.generated == "s":
+        return f"{change} DROP EXPRESSION;\n-- the values stay, and are no longer computed"
+    if column is not None and column.generated:
+        return f"ALTER TABLE {quoted(*owner)} DROP COLUMN {quoted(name)};\n-- it is virtual and holds no values"
+    return f"{change} DROP DEFAULT;"
 
 
 def functions(at: Situation) -> Iterator[Finding]:
@@ -266,7 +335,9 @@ def constraints_over_going_columns(at: Situation) -> Iterator[Finding]:
                 f"{users.sql} {index.name}",
                 f"The index {index.name} on users covers {', '.join(gone)}, which goes, and {', '.join(stay)}, which "
                 "stays; it goes with the column, and undo restores it.",
-                f"-- it is now: {index.definition};",
+                (f"{' '.join(f'--keep users.{name}' for name in gone)}, or --accept constraint-spans-column\n")
+                * index.unique
+                + f"-- it is now: {index.definition};",
             )
 
 
@@ -336,25 +407,28 @@ def required_columns(at: Situation) -> Iterator[Finding]:
 def email_is_unique(at: Situation) -> Iterator[Finding]:
     """The server settles who holds an address by the unique constraint."""
     users = at.layout.users
-    if users is None or any(c.kind in "pu" and c.columns == ("email",) for c in users.constraints):
+    if users is None or _unique_at_once(users, "email", "pu"):
         return
-    if any(
-        i.unique and i.columns == ("email",) and "WHERE" not in i.definition and "(email)" in i.definition
-        for i in users.indexes
-    ):
+    if any(index.unique and index.valid and index.definition.endswith("(email)") for index in users.indexes):
         return
     yield Finding(
         "email-not-unique",
         "refuse",
         f"{users.sql}.email",
-        "users.email has no unique constraint, which the server needs.",
+        "users.email has no unique constraint that holds at once (not deferrable), which the server needs.",
         f"ALTER TABLE {users.sql} ADD CONSTRAINT users_email_unique UNIQUE (email);",
     )
 
 
+def _unique_at_once(users: Table, column: str, kinds: str) -> bool:
+    """Whether a constraint that is checked at once says so: ON CONFLICT takes no deferrable one as arbiter."""
+    found = [c for c in users.constraints if c.kind in kinds and c.columns == (column,)]
+    return any(" DEFERRABLE" not in constraint.definition for constraint in found)
+
+
 def id_is_primary_key(at: Situation) -> Iterator[Finding]:
     users = at.layout.users
-    if users is not None and not any(c.kind == "p" and c.columns == ("id",) for c in users.constraints):
+    if users is not None and not _unique_at_once(users, "id", "p"):
         yield Finding(
             "id-not-primary-key",
             "refuse",
@@ -376,8 +450,20 @@ def foreign_keys_to_email(at: Situation) -> Iterator[Finding]:
                 f"{key.name} on {quoted(*key.table)} refers to users (email) without ON UPDATE CASCADE; when a user's "
                 "address changes at the provider, the database would refuse it.",
                 f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}, "
-                f"ADD CONSTRAINT {quoted(key.name)} {key.definition} ON UPDATE CASCADE;",
+                f"ADD CONSTRAINT {quoted(key.name)} {_following(key.definition)};",
             )
+
+
+_ACTION = r"(?:NO ACTION|RESTRICT|CASCADE|SET (?:NULL|DEFAULT)(?: \([^)]*\))?)"
+_ACTIONS = re.compile(
+    rf"(?: ON UPDATE {_ACTION})?"
+    rf"(?P<rest>(?: ON DELETE {_ACTION})?(?: DEFERRABLE)?(?: INITIALLY DEFERRED)?(?: NOT VALID)?)\Z"
+)
+
+
+def _following(definition: str) -> str:
+    """Return a foreign key's definition with ON UPDATE CASCADE."""
+    return _ACTIONS.sub(lambda found: f" ON UPDATE CASCADE{found['rest']}", definition, count=1)
 
 
 def unvalidated_foreign_keys(at: Situation) -> Iterator[Finding]:
@@ -414,6 +500,9 @@ def privileges(at: Situation) -> Iterator[Finding]:
     """Everything the role cannot alter, at once."""
     users = at.layout.users
     touched: list[Table] = [*((users,) if users else ()), *(at.layout.going if at.actions != ("adopt",) else ())]
+    for key in at.snapshot.keys_to(*at.going) if "retire" in at.actions else ():
+        if detached(key, at.options) and (own := at.snapshot.table(*key.table)) is not None and own not in touched:
+            touched.append(own)
     if lacking := [table for table in touched if not table.owned]:
         owners = sorted({table.owner for table in lacking})
         yield Finding(
@@ -432,6 +521,42 @@ def privileges(at: Situation) -> Iterator[Finding]:
             f"The role {at.snapshot.role} may not create tables in the schema {at.layout.schema}.",
             f"GRANT USAGE, CREATE ON SCHEMA {quoted(at.layout.schema)} TO {quoted(at.snapshot.role)};",
         )
+
+
+def decisions_apply(at: Situation) -> Iterator[Finding]:
+    """What a person named has to be there: a typing error must not pass for a decision."""
+    users = at.layout.users
+    for name in sorted(at.options.choices.keep):
+        if users is None or users.column(name.removeprefix("users.")) is None:
+            yield Finding(
+                "nothing-of-that-name", "refuse", name, f"--keep {name}: users has no such column.", "shadow inspect"
+            )
+    into = [key for key in at.snapshot.keys_to(*at.going) if key.table not in at.going]
+    for name in sorted(at.options.detach):
+        if not any(name in _names_of(key) for key in into):
+            yield Finding(
+                "nothing-of-that-name",
+                "refuse",
+                name,
+                f"--detach {name}: there is no foreign key on that column into a table that goes.",
+                "shadow plan",
+            )
+
+
+def left_over(at: Situation) -> Iterator[Finding]:
+    """What somebody put into the schema of the retired tables, which goes with them."""
+    ours = {*at.going, (RETIRED_SCHEMA, KEPT_COLUMNS)}
+    if at.layout.kind != "retired":
+        return
+    for table in at.snapshot.tables:
+        if table.schema == RETIRED_SCHEMA and table.key not in ours:
+            yield Finding(
+                "schema-not-empty",
+                "refuse",
+                table.sql,
+                f"{table.sql} is none of the retired tables, and the schema {RETIRED_SCHEMA} is to be dropped.",
+                f"ALTER TABLE {table.sql} SET SCHEMA {quoted(at.layout.schema)};",
+            )
 
 
 def may_make_schema(at: Situation) -> Iterator[Finding]:
@@ -555,6 +680,7 @@ RULES: dict[Action, tuple[Rule, ...]] = {
         long_transactions,
     ),
     "retire": (
+        decisions_apply,
         privileges,
         may_make_schema,
         foreign_keys_into_going_tables,
@@ -569,5 +695,13 @@ RULES: dict[Action, tuple[Rule, ...]] = {
         live_sessions,
         backup,
     ),
-    "drop": (privileges, foreign_keys_into_going_tables, dependents, publications, identities("refuse"), backup),
+    "drop": (
+        privileges,
+        left_over,
+        foreign_keys_into_going_tables,
+        dependents,
+        publications,
+        identities("refuse"),
+        backup,
+    ),
 }

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import getpass
+import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -26,7 +29,7 @@ from app.cutover.plan import REVISIONS, Record, Step
 LOCK_TIMEOUT_MS = 500
 STATEMENT_TIMEOUT_MS = 30 * 60 * 1000
 IDLE_TIMEOUT_MS = 60 * 1000
-SESSION = {"row_security": "off", "TimeZone": "UTC"}
+SESSION = {"row_security": "off", "TimeZone": "UTC", "standard_conforming_strings": "on"}
 """Run-time parameters of a connection that runs the cutover: a row that a policy hides is an error, not a row less, and
 what is written as text reads the same whatever the role's own setting is."""
 TRIES = 12
@@ -38,7 +41,15 @@ _LOCK_STATES = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_det
 
 
 class LockNotObtained(Exception):
-    """Others hold what is needed; nothing was changed. The message says who, as far as it is known."""
+    """Others hold what is needed; what was running is rolled back. The message says who, as far as it is known."""
+
+
+def operator() -> str:
+    """Return who runs this, for the journal: the login name, or the number of one who has none."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid {os.getuid()}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,8 +157,8 @@ def with_patience(
             connection.rollback()
             if attempt == TRIES:
                 raise LockNotObtained(
-                    f"A lock was not obtained in {TRIES} tries; it is held by {watch.holders}. Nothing was changed; "
-                    "try again, or end that session."
+                    f"A lock was not obtained in {TRIES} tries; it is held by {watch.holders}. What needed it was "
+                    "rolled back; shadow plan shows what is left to do. Try again, or end that session."
                 ) from error
             pause = min(0.1 * 2**attempt, LONGEST_PAUSE) * random.uniform(0.5, 1.0)  # noqa: S311 -- jitter
             say(f"waiting for a lock held by {watch.holders}; try {attempt} of {TRIES}, again in {pause:.1f} s")
@@ -183,6 +194,17 @@ class Cutover:
     actions: tuple[Action, ...] = ()
     expected: str | None = None
     observe: Callable[[Step, float | None], None] = field(default=_nothing)
+
+    def examine(self) -> None:
+        """Look for what stands in the way of all that this run will do.
+
+        Raises:
+            Refused: with every finding; nothing was changed.
+        """
+        if self.connection is not None and self.actions:
+            findings = checks.examine(survey(self.connection, self.schema, self.options, self.actions))
+            if checks.refusals(findings):
+                raise Refused(findings)
 
     def upgrade(self, action: Action) -> None:
         """Take one revision's steps, in the transaction that is open.
@@ -224,7 +246,7 @@ class Cutover:
         if self.connection is None:
             raise Refused([_NEEDS_DATABASE])
         self._set_timeouts()
-        statements = self._recorded_undo(action)
+        statements: list[str] = self._recorded(action)["undo"]
         findings = list(self._undo_findings(action))
         if checks.refusals(findings):
             raise Refused(findings)
@@ -247,38 +269,79 @@ class Cutover:
                 self.execute(statement)
             self.observe(step, time.perf_counter() - started)
 
-    def _recorded_undo(self, action: Action) -> list[str]:
+    def _recorded(self, action: Action) -> dict[str, Any]:
+        """Return what the journal has of the last time an action was taken."""
         assert self.connection is not None  # noqa: S101 -- undo() has looked
-        rows = self.connection.exec_driver_sql(
-            f"SELECT undo FROM {quoted(self.schema, JOURNAL)} WHERE action = {catalog.literal(action)} "
+        found = self.connection.exec_driver_sql(
+            f"SELECT before, undo FROM {quoted(self.schema, JOURNAL)} WHERE action = {catalog.literal(action)} "
             "ORDER BY id DESC LIMIT 1"
-        ).scalars()
-        for undo in rows:
-            return [str(statement) for statement in undo]
-        raise Refused([_no_record(action)])
+        )
+        row = found.mappings().one_or_none()
+        if row is None:
+            raise Refused([_no_record(action)])
+        return dict(row)
 
-    def _undo_findings(self, action: Action) -> list[Finding]:
+    def _undo_findings(self, action: Action) -> Iterator[Finding]:
         assert self.connection is not None  # noqa: S101 -- undo() has looked
         snapshot = catalog.read(self.connection)
         users = snapshot.table(self.schema, USERS)
         if users is None:
-            return []
+            return
         if action == "adopt":
-            return list(self._adopt_losses(users))
+            yield from self._adopt_losses(users)
+            return
+        before = self._recorded("retire")["before"]
+        present = {table.sql for table in snapshot.tables}
+        for taken in (sql for sql in before["going"] if sql in present):
+            message = f"{taken} exists again; the retired table of that name could not come back."
+            yield Finding("name-taken", "refuse", taken, message, f"ALTER TABLE {taken} RENAME TO ...;")
+        yield from self._missing_values(users, before, snapshot)
+        yield from self._orphans_to_be(before)
+
+    def _missing_values(self, users: catalog.Table, before: dict[str, Any], snapshot: Snapshot) -> Iterator[Finding]:
+        """Users who came since, where a column that comes back must have a value and has no default."""
         kept = snapshot.table(RETIRED_SCHEMA, layout.KEPT_COLUMNS)
-        if kept is None:
-            return []
-        new = self._count(
-            f"SELECT count(*) FROM {users.sql} u WHERE NOT EXISTS (SELECT FROM {kept.sql} k WHERE k.id = u.id)"
-        )
-        if not new:
-            return []
-        message = f"{new:,} users came since the retirement; the columns that come back have their defaults for them."
-        return [Finding("users-since", "info", users.sql, message, "Nothing to do.")]
+        required = [quoted(name) for name in before["required_columns"]]
+        if kept is None or not required:
+            return
+        new = f"FROM {users.sql} u WHERE NOT EXISTS (SELECT FROM {kept.sql} k WHERE k.id = u.id)"
+        if count := self._count(f"SELECT count(*) {new}"):
+            names = ", ".join(required)
+            yield Finding(
+                "undo-needs-values",
+                "refuse",
+                users.sql,
+                f"{count:,} users came since, and {names}, which comes back, must have a value and has no default.",
+                f"INSERT INTO {kept.sql} (id, {names}) SELECT u.id, {', '.join('...' for _ in required)} {new};",
+            )
+
+    def _orphans_to_be(self, before: dict[str, Any]) -> Iterator[Finding]:
+        """Retired rows of users who were deleted since, where the foreign key says neither CASCADE nor SET NULL."""
+        going = set(before["going"])
+        for key in before["foreign_keys"]:
+            if key["table"] not in going or key["target"] != before["users"] or not key["validated"]:
+                continue
+            if key["on_delete"] in ("c", "n"):
+                continue
+            (name,) = (table for table in before["roles"].values() if key["table"].endswith(quoted(table)))
+            moved = quoted(RETIRED_SCHEMA, name)
+            pairs = zip(key["columns"], key["target_columns"], strict=True)
+            same = " AND ".join(f"u.{quoted(target)} = r.{quoted(column)}" for column, target in pairs)
+            given = " AND ".join(f"r.{quoted(column)} IS NOT NULL" for column in key["columns"])
+            lost = f"{given} AND NOT EXISTS (SELECT FROM {before['users']} u WHERE {same})"
+            if count := self._count(f"SELECT count(*) FROM {moved} r WHERE {lost}"):
+                yield Finding(
+                    "undo-finds-orphans",
+                    "refuse",
+                    moved,
+                    f"{count:,} rows of {moved} refer to users who were deleted since, and {key['name']}, which comes "
+                    "back, forbids that.",
+                    f"DELETE FROM {moved} r WHERE {lost};",
+                )
 
     def _adopt_losses(self, users: catalog.Table) -> list[Finding]:
         assert self.connection is not None  # noqa: S101 -- undo() has looked
-        dropped = "\n".join(self._recorded_undo("adopt"))
+        dropped = "\n".join(self._recorded("adopt")["undo"])
         losses = []
         if f"DROP TABLE {users.sql}" in dropped and (rows := self._count(f"SELECT count(*) FROM {users.sql}")):
             losses.append(f"{rows:,} users, whose table was made by adopt")
@@ -300,7 +363,12 @@ class Cutover:
 def survey(connection: Connection, schema: str, options: Options, actions: tuple[Action, ...]) -> Situation:
     """Read everything the rules look at."""
     snapshot = catalog.read(connection)
-    found = layout.recognise(snapshot, schema, options.choices)
+    moved = None
+    if current_revision(connection, schema) == REVISIONS["retire"]:
+        moved = connection.exec_driver_sql(
+            f"SELECT before -> 'roles' FROM {quoted(schema, JOURNAL)} WHERE action = 'retire' ORDER BY id DESC LIMIT 1"
+        ).scalar_one_or_none()
+    found = layout.recognise(snapshot, schema, options.choices, moved)
     return Situation(snapshot, found, census.take(connection, snapshot, found), options, actions)
 
 

@@ -147,73 +147,103 @@ def spelled(table: Table, name: str) -> str | None:
     return next((quoted(column.name) for column in table.columns if normalised(column.name) == name), None)
 
 
-def recognise(snapshot: Snapshot, schema: str, choices: Choices) -> Layout:
-    """Return which tables of the snapshot play which role for a server that looks into `schema`."""
+def recognise(snapshot: Snapshot, schema: str, choices: Choices, moved: Mapping[str, str] | None = None) -> Layout:
+    """Return which tables of the snapshot play which role for a server that looks into `schema`.
+
+    Args:
+        snapshot: the catalogue.
+        schema: where users is.
+        choices: what a person decided.
+        moved: after retire, role to the name that its table has in RETIRED_SCHEMA; a table of the same name elsewhere
+            is then the app's own.
+    """
     doubts: list[Doubt] = []
-    roles: list[Role] = []
-    for role in SIGNATURES:
-        found = _choose(snapshot, role, schema, choices, doubts)
+    users = _choose(snapshot, USERS, schema, choices, doubts, None)
+    roles = [users] if users is not None else []
+    if moved is not None:
+        for role, name in moved.items():
+            if (table := snapshot.table(RETIRED_SCHEMA, name)) is not None:
+                roles.append(Role(role, table, "retired as such"))
+        return Layout("retired", schema, tuple(roles), doubts=tuple(doubts))
+    for role in GOING_ROLES:
+        found = _choose(snapshot, role, schema, choices, doubts, users.table if users else None)
         if found is not None:
             roles.append(found)
-    layout = Layout("better-auth", schema, tuple(roles))
-    users, going = layout.users, layout.going
-    if users is None and not going:
+    going = [role.table for role in roles if role.name != USERS]
+    if users is None:
+        return _without_users(snapshot, schema, tuple(roles), going, doubts)
+    doubts += _unsupported(users.table, schema)
+    if not snapshot.sees_all_rows:
+        hidden = [table for table in (users.table, *going) if table.forced_row_security]
+        doubts += [_hidden(table, snapshot.role) for table in hidden]
+    columns = tuple(_going_columns(users.table, choices))
+    return Layout("better-auth" if going or columns else "thin", schema, tuple(roles), columns, tuple(doubts))
+
+
+def _without_users(
+    snapshot: Snapshot, schema: str, roles: tuple[Role, ...], going: list[Table], doubts: list[Doubt]
+) -> Layout:
+    if not going:
         if (taken := snapshot.table(schema, USERS)) is not None:
             doubts.append(_taken(taken))
         return Layout("empty", schema, doubts=tuple(doubts))
-    if users is None:
-        doubts.append(
-            Doubt(
-                "role-missing",
-                quoted(schema, USERS),
-                f"{', '.join(table.sql for table in going)} look like Better Auth's, but no table has the columns of "
-                f"its users ({', '.join(sorted(SIGNATURES[USERS]))}).",
-                f"shadow inspect --map users={schema}.your_table",
-            )
+    doubts.append(
+        Doubt(
+            "role-missing",
+            quoted(schema, USERS),
+            f"{', '.join(table.sql for table in going)} look like Better Auth's, but no table has the columns of "
+            f"its users ({', '.join(sorted(SIGNATURES[USERS]))}).",
+            f"shadow inspect --map users={schema}.your_table",
         )
-        return Layout("better-auth", schema, tuple(roles), doubts=tuple(doubts))
-    doubts += _unsupported(users, schema)
-    if not snapshot.sees_all_rows:
-        doubts += [_hidden(table, snapshot.role) for table in (users, *going) if table.forced_row_security]
-    columns = tuple(_going_columns(users, choices))
-    retired = bool(going) and all(table.schema == RETIRED_SCHEMA for table in going)
-    kind: Literal["better-auth", "retired", "thin"] = "better-auth" if going or columns else "thin"
-    return Layout("retired" if retired else kind, schema, tuple(roles), columns, tuple(doubts))
+    )
+    return Layout("better-auth", schema, roles, doubts=tuple(doubts))
 
 
-def _choose(snapshot: Snapshot, role: str, schema: str, choices: Choices, doubts: list[Doubt]) -> Role | None:
+def _choose(
+    snapshot: Snapshot, role: str, schema: str, choices: Choices, doubts: list[Doubt], users: Table | None
+) -> Role | None:
     if (mapped := choices.tables.get(role)) is not None:
-        table = next((table for table in snapshot.tables if f"{table.schema}.{table.name}" == mapped), None)
-        missing = SIGNATURES[role] - _names(table) if table else SIGNATURES[role]
-        if table is None or missing:
-            what = f"has no column {', '.join(sorted(missing))}" if table else "does not exist"
-            doubts.append(Doubt("role-missing", mapped, f"{mapped}, mapped to {role}, {what}.", "shadow inspect"))
-            return None
-        return Role(role, table, "mapped by --map")
+        return _mapped(snapshot, role, mapped, doubts)
     candidates = [
         table
         for table in snapshot.tables
         if table.kind in ("r", "p")
+        and table.schema != RETIRED_SCHEMA
         and table.name not in OWN_TABLES
         and _names(table) >= SIGNATURES[role]
         and normalised(table.name) in _spellings(role)
+        and (table.schema == schema or _refers(snapshot, table, users))
     ]
-    near = [table for table in candidates if table.schema in (schema, RETIRED_SCHEMA)] or candidates
-    if not near:
+    if not candidates:
         return None
-    if len(near) > 1:
-        names = ", ".join(f"{table.schema}.{table.name}" for table in near)
+    if len(candidates) > 1:
+        names = ", ".join(f"{table.schema}.{table.name}" for table in candidates)
         doubts.append(
             Doubt(
                 "role-ambiguous",
                 role,
-                f"{len(near)} tables have the columns of Better Auth's {role}: {names}.",
-                f"--map {role}={near[0].schema}.{near[0].name}",
+                f"{len(candidates)} tables have the columns of Better Auth's {role}: {names}.",
+                f"--map {role}={candidates[0].schema}.{candidates[0].name}",
             )
         )
         return None
-    (table,) = near
+    (table,) = candidates
     return Role(role, table, f"its name, and the columns {', '.join(sorted(SIGNATURES[role] - {'id'}))}")
+
+
+def _mapped(snapshot: Snapshot, role: str, mapped: str, doubts: list[Doubt]) -> Role | None:
+    table = next((table for table in snapshot.tables if f"{table.schema}.{table.name}" == mapped), None)
+    missing = SIGNATURES[role] - _names(table) if table else SIGNATURES[role]
+    if table is not None and not missing:
+        return Role(role, table, "mapped by --map")
+    what = f"has no column {', '.join(sorted(missing))}" if table else "does not exist"
+    doubts.append(Doubt("role-missing", mapped, f"{mapped}, mapped to {role}, {what}.", "shadow inspect"))
+    return None
+
+
+def _refers(snapshot: Snapshot, table: Table, users: Table | None) -> bool:
+    """Whether a table of another schema belongs to these users: two apps may share a database."""
+    return users is not None and any(key.target == users.key for key in snapshot.keys_from(table.key))
 
 
 def _names(table: Table) -> set[str]:

@@ -227,18 +227,14 @@ def _detach(snapshot: Snapshot, layout: Layout, options: Options) -> Iterator[St
     going = [table.key for table in layout.going]
     for key in snapshot.keys_to(*going):
         if key.table not in going and detached(key, options):
-            yield _drop_key(key, f"{key.name} on {quoted(*key.table)} is detached")
-
-
-def _drop_key(key: ForeignKey, title: str) -> Step:
-    return Step(
-        title,
-        (f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}",),
-        "ACCESS EXCLUSIVE",
-        (quoted(*key.table), quoted(*key.target)),
-        undo=tuple(_add_key(key)),
-        undone="the constraint is added again",
-    )
+            yield Step(
+                f"{key.name} on {quoted(*key.table)} is detached",
+                (f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}",),
+                "ACCESS EXCLUSIVE",
+                (quoted(*key.table), quoted(*key.target)),
+                undo=(*_catch_up(key), *_add_key(key)),
+                undone="the constraint is added again",
+            )
 
 
 def _add_key(key: ForeignKey) -> Iterator[str]:
@@ -333,19 +329,22 @@ def _restore_columns(users: Table, columns: Sequence[Column]) -> Iterator[str]:
     table, kept = users.sql, quoted(RETIRED_SCHEMA, KEPT_COLUMNS)
     yield f"ALTER TABLE {table} {', '.join(f'ADD COLUMN {_column(column)}' for column in columns)}"
     stored = [quoted(column.name) for column in columns if not column.generated]
-    triggers = [trigger.name for trigger in users.triggers if trigger.enabled == "O"]
-    # nobody changed these rows: what the app's triggers would do on an update must not happen
-    for name in triggers:
-        yield f"ALTER TABLE {table} DISABLE TRIGGER {quoted(name)}"
     if stored:
         pairs = ", ".join(f"{name} = k.{name}" for name in stored)
+        quiet, loud = _hushed(users)
+        yield from quiet
         yield f"UPDATE {table} u SET {pairs} FROM {kept} k WHERE k.id = u.id"
-    for name in triggers:
-        yield f"ALTER TABLE {table} ENABLE TRIGGER {quoted(name)}"
+        yield from loud
     for column in columns:
         name = quoted(column.name)
         if column.not_null:
             yield f"ALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL"
+        if column.storage is not None:
+            yield f"ALTER TABLE {table} ALTER COLUMN {name} SET STORAGE {column.storage}"
+        if column.compression is not None:
+            yield f"ALTER TABLE {table} ALTER COLUMN {name} SET COMPRESSION {column.compression}"
+        if column.options:
+            yield f"ALTER TABLE {table} ALTER COLUMN {name} SET ({', '.join(column.options)})"
         if column.statistics is not None:
             yield f"ALTER TABLE {table} ALTER COLUMN {name} SET STATISTICS {column.statistics}"
         if column.comment is not None:
@@ -353,6 +352,29 @@ def _restore_columns(users: Table, columns: Sequence[Column]) -> Iterator[str]:
         for privilege in column.privileges:
             kind, _, rest = privilege.partition(" TO ")
             yield f"GRANT {kind} ({name}) ON TABLE {table} TO {rest}"
+
+
+def _hushed(users: Table) -> tuple[list[str], list[str]]:
+    """Return what silences, and what restores, all that an UPDATE of users would set off or run into.
+
+    Nobody changes these rows: triggers and rules of the app's must not see it, and a row that violates a NOT VALID
+    check, which holds for changes only, must not be in the way.
+    """
+    table = users.sql
+    modes = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
+    quiet, loud = [], []
+    for kind, what in (("TRIGGER", users.triggers), ("RULE", users.rules)):
+        for item in what:
+            if item.enabled in modes:
+                quiet.append(f"ALTER TABLE {table} DISABLE {kind} {quoted(item.name)}")
+                loud.append(f"ALTER TABLE {table} {modes[item.enabled]} {kind} {quoted(item.name)}")
+    for check in users.constraints:
+        if check.kind == "c" and check.definition.endswith(" NOT VALID"):
+            quiet.append(f"ALTER TABLE {table} DROP CONSTRAINT {quoted(check.name)}")
+            loud.append(f"ALTER TABLE {table} ADD CONSTRAINT {quoted(check.name)} {check.definition}")
+            if check.comment is not None:
+                loud.append(f"COMMENT ON CONSTRAINT {quoted(check.name)} ON {table} IS {literal(check.comment)}")
+    return quiet, loud
 
 
 def _column(column: Column) -> str:
@@ -373,16 +395,27 @@ def _drop(snapshot: Snapshot, layout: Layout, options: Options, operator: str) -
     record = Record("drop", operator, options, snapshot.fingerprint)
     steps = [_record(layout, record, _before(snapshot, layout, options), counted=())]
     going = layout.going
+    keys = tuple(table.key for table in going)
+    among = [key for key in snapshot.keys_from(*keys) if key.target in keys and key.target != key.table]
+    if among:
+        steps.append(
+            Step(
+                "foreign keys among the retired tables are dropped",
+                tuple(
+                    f"ALTER TABLE {quoted(RETIRED_SCHEMA, key.table[1])} DROP CONSTRAINT {quoted(key.name)}"
+                    for key in among
+                ),
+                "ACCESS EXCLUSIVE",
+                tuple(sorted({quoted(RETIRED_SCHEMA, name) for key in among for _, name in (key.table, key.target)})),
+                undone="cannot be undone: restore it from the backup",
+            )
+        )
     for table in going:
-        keys = [key for key in snapshot.keys_from(table.key) if key.target in {other.key for other in going}]
         moved = quoted(RETIRED_SCHEMA, table.name)
         steps.append(
             Step(
                 f"{moved} is dropped",
-                (
-                    *(f"ALTER TABLE {moved} DROP CONSTRAINT {quoted(key.name)}" for key in keys),
-                    f"DROP TABLE {moved}",
-                ),
+                (f"DROP TABLE {moved}",),
                 "ACCESS EXCLUSIVE",
                 (moved,),
                 undone="cannot be undone: restore it from the backup",
@@ -409,7 +442,7 @@ def _counted(snapshot: Snapshot, layout: Layout) -> tuple[Table, ...]:
         return ()
     tables = {table.key: table for table in (users, *layout.going)}
     for key in snapshot.keys_to(users.key):
-        if (table := snapshot.table(*key.table)) is not None:
+        if (table := snapshot.table(*key.table)) is not None and table.readable:
             tables[table.key] = table
     return tuple(tables.values())
 
@@ -420,14 +453,24 @@ def _before(snapshot: Snapshot, layout: Layout, options: Options) -> dict[str, A
     users = layout.users
     return {
         "users": None if users is None else users.sql,
+        "roles": {role.name: role.table.name for role in layout.roles if role.name != USERS},
         "going": [table.sql for table in layout.going],
         "going_columns": [column.name for column in layout.going_columns],
+        "required_columns": [
+            column.name
+            for column in (users.columns if users else ())
+            if _goes(column.name, layout) and column.not_null and column.default is None and not column.generated
+        ],
         "foreign_keys": [
             {
                 "name": key.name,
                 "table": quoted(*key.table),
                 "target": quoted(*key.target),
                 "definition": key.definition,
+                "columns": key.columns,
+                "target_columns": key.target_columns,
+                "on_delete": key.on_delete,
+                "validated": key.validated,
                 "goes": key.table in going
                 or (key.target in going and detached(key, options))
                 or (users is not None and key.table == users.key and any(_goes(name, layout) for name in key.columns)),
@@ -490,7 +533,7 @@ def auther_template(schema: str) -> Snapshot:
         return Column(name, type_, "NOT NULL" in rest, default, "", "", None, None, (), None)
 
     def table(name: str, *columns: Column) -> Table:
-        return Table(schema, name, "r", "", True, -1, 0, None, None, False, False, columns)
+        return Table(schema, name, "r", "", True, True, -1, 0, None, None, False, False, columns)
 
     text, moment, key = "text", "timestamp with time zone", "character varying(255)"
     dated = (

@@ -126,7 +126,9 @@ def _names(connection: Connection, sql: str) -> list[str]:
 def _orphans(connection: Connection, snapshot: Snapshot, before: dict[str, Any]) -> Iterator[Comparison]:
     total, checked = 0, 0
     for key in snapshot.foreign_keys:
-        if quoted(*key.target) == before["users"] and key.validated and key.enforced and not key.inherited:
+        table = snapshot.table(*key.table)
+        plain = key.validated and key.enforced and not key.inherited
+        if quoted(*key.target) == before["users"] and plain and table is not None and table.readable:
             total += census.orphans(connection, key)
             checked += 1
     if checked:
