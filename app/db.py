@@ -52,6 +52,12 @@ def parse_url(text: str) -> tuple[str, dict[str, Any]]:
         query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:
         raise InvalidURL("it cannot be read as postgresql://user:password@host:port/database?parameter=value") from None
+    ports = [
+        *re.findall(r":(\d*)(?=,|$)", re.sub(r"^.*@|\[[^\]]*\]", "", parts.netloc)),
+        *query.get("port", "").split(","),
+    ]
+    if any(port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536) for port in ports):
+        raise InvalidURL("its port must be a number from 1 to 65535")
     arguments: dict[str, Any] = {}
     if timeout := query.pop("connect_timeout", None):
         if not timeout.isascii() or not timeout.isdigit():

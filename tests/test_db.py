@@ -34,7 +34,20 @@ class TestParseURL:
         assert dsn == "postgresql:///my%20db?host=/sock&user=o%27hara"
         assert arguments == {"timeout": 5}
 
-    @pytest.mark.parametrize("text", ["", "mysql://h/d", "not an address", "postgresql://h/d?connect_timeout=soon"])
+    def test_several_hosts_stay_several(self) -> None:
+        assert parse_url("postgresql://u@h1:5432,h2:5433/d")[0] == "postgresql://u@h1:5432,h2:5433/d"
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "postgresql://h:99999/d",
+            "host=h port=0 dbname=d",
+            "",
+            "mysql://h/d",
+            "not an address",
+            "postgresql://h/d?connect_timeout=soon",
+        ],
+    )
     def test_anything_else_is_refused(self, text: str) -> None:
         with pytest.raises(InvalidURL):
             parse_url(text)

@@ -147,6 +147,9 @@ class Table:
     triggers: tuple[Trigger, ...] = ()
     rules: tuple[Rule, ...] = ()
     publications: tuple[str, ...] = ()
+    """Those that name the table."""
+    broad_publications: tuple[str, ...] = ()
+    """Those that take whatever there is, in the database or in the schema."""
 
     @property
     def key(self) -> tuple[str, str]:
@@ -240,7 +243,12 @@ SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind::te
        c.reltuples::int8 AS rows, pg_total_relation_size(c.oid) AS size, obj_description(c.oid, 'pg_class') AS comment,
        c.relacl::text[] AS privileges, c.relrowsecurity AS row_security, c.relforcerowsecurity AS forced_row_security,
        ARRAY(SELECT p.pubname::text FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
-             WHERE r.prrelid = c.oid ORDER BY 1) AS publications
+             WHERE r.prrelid = c.oid ORDER BY 1) AS publications,
+       ARRAY(SELECT v.pubname::text FROM pg_publication_tables v
+             JOIN pg_publication p ON p.pubname = v.pubname
+             WHERE v.schemaname = n.nspname AND v.tablename = c.relname
+               AND NOT EXISTS (SELECT FROM pg_publication_rel r WHERE r.prrelid = c.oid AND r.prpubid = p.oid)
+             ORDER BY 1) AS broad_publications
 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE c.relkind IN ('r', 'p', 'v', 'm', 'f') AND {_VISIBLE}
 ORDER BY 2, 3"""
@@ -420,7 +428,12 @@ def _read(connection: Connection) -> Snapshot:
         foreign_keys += [_foreign_key(names, oid, row) for row in found if row["kind"] == "f"]
     tables = tuple(
         Table(
-            **_tuples({name: value for name, value in row.items() if name != "oid"}, "privileges", "publications"),
+            **_tuples(
+                {name: value for name, value in row.items() if name != "oid"},
+                "privileges",
+                "publications",
+                "broad_publications",
+            ),
             columns=tuple(Column(**_tuples(column, "privileges", "options")) for column in columns.get(row["oid"], ())),
             constraints=constraints.get(row["oid"], ()),
             indexes=tuple(Index(**_tuples(index, "columns")) for index in indexes.get(row["oid"], ())),

@@ -494,6 +494,19 @@ def publications(at: Situation) -> Iterator[Finding]:
                 "hearing of it without notice.",
                 f"ALTER PUBLICATION {quoted(publication)} DROP TABLE {table.sql};",
             )
+    broad: dict[str, list[str]] = {}
+    for table in at.layout.going:
+        for publication in table.broad_publications:
+            broad.setdefault(publication, []).append(table.sql)
+    for publication, tables in broad.items():
+        yield Finding(
+            "publication-of-everything",
+            "warn",
+            publication,
+            f"The publication {publication} takes whatever tables there are, {', '.join(tables)} among them; its "
+            "subscribers hear no more of these.",
+            "Drop those tables at the subscribers, or leave them there as they are.",
+        )
 
 
 def privileges(at: Situation) -> Iterator[Finding]:

@@ -331,7 +331,7 @@ def _restore_columns(users: Table, columns: Sequence[Column]) -> Iterator[str]:
     stored = [quoted(column.name) for column in columns if not column.generated]
     if stored:
         pairs = ", ".join(f"{name} = k.{name}" for name in stored)
-        quiet, loud = _hushed(users)
+        quiet, loud = _hushed(users, {column.name for column in columns})
         yield from quiet
         yield f"UPDATE {table} u SET {pairs} FROM {kept} k WHERE k.id = u.id"
         yield from loud
@@ -354,7 +354,7 @@ def _restore_columns(users: Table, columns: Sequence[Column]) -> Iterator[str]:
             yield f"GRANT {kind} ({name}) ON TABLE {table} TO {rest}"
 
 
-def _hushed(users: Table) -> tuple[list[str], list[str]]:
+def _hushed(users: Table, going: set[str]) -> tuple[list[str], list[str]]:
     """Return what silences, and what restores, all that an UPDATE of users would set off or run into.
 
     Nobody changes these rows: triggers and rules of the app's must not see it, and a row that violates a NOT VALID
@@ -369,7 +369,7 @@ def _hushed(users: Table) -> tuple[list[str], list[str]]:
                 quiet.append(f"ALTER TABLE {table} DISABLE {kind} {quoted(item.name)}")
                 loud.append(f"ALTER TABLE {table} {modes[item.enabled]} {kind} {quoted(item.name)}")
     for check in users.constraints:
-        if check.kind == "c" and check.definition.endswith(" NOT VALID"):
+        if check.kind == "c" and check.definition.endswith(" NOT VALID") and not going & set(check.columns):
             quiet.append(f"ALTER TABLE {table} DROP CONSTRAINT {quoted(check.name)}")
             loud.append(f"ALTER TABLE {table} ADD CONSTRAINT {quoted(check.name)} {check.definition}")
             if check.comment is not None:

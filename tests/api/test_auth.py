@@ -25,13 +25,14 @@ class TestReadToken:
     def test_the_scheme_is_read_in_any_case_and_before_any_number_of_spaces(self, header: str) -> None:
         assert read_token([header]) == "a.b.c"
 
-    def test_every_character_of_a_b64token_is_legal(self) -> None:
-        assert read_token(["Bearer AZaz09-._~+/=="]) == "AZaz09-._~+/=="
+    @pytest.mark.parametrize("token", ["AZaz09-._~+/==", "a.b.c!", 'a"', "=", "a=b", "caf\xe9"])
+    def test_whatever_stands_where_the_token_should_is_for_the_verifier_to_judge(self, token: str) -> None:
+        assert read_token([f"Bearer {token}"]) == token
 
     @pytest.mark.parametrize(
         "header",
-        ["", " ", "Bearer", "Bearer ", "Bearer\ta.b.c", "Bearer a b", "Bearer a,b", 'Bearer "a"', "Bearer =",
-         "Bearer a=b", "Bearera.b.c", "a.b.c", "Basic", ": x", "Bearer caf\xe9", "Bearer a.b.c, Bearer d.e.f"],
+        ["", " ", "Bearer", "Bearer ", "Bearer\ta.b.c", "Bearer a b", "Bearer a,b", "Bearera.b.c", "a.b.c", "Basic",
+         ": x", "Bearer a.b.c, Bearer d.e.f"],
     )  # fmt: skip
     def test_anything_else_is_malformed(self, header: str) -> None:
         with pytest.raises(MalformedRequest):
