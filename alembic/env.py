@@ -94,7 +94,7 @@ async def connect_and_migrate(settings: DatabaseSettings) -> None:
     engine = db.create_engine(
         url,
         server_settings={
-            **execute.SESSION,
+            **plan.SESSION,
             "search_path": db.search_path(settings.database_schema),
             "application_name": "shadow (alembic)",
         },
@@ -131,12 +131,23 @@ def say_when_done(step: plan.Step, seconds: float | None) -> None:
         print(f"{step.title} ({seconds * 1000:,.0f} ms)", file=sys.stderr)
 
 
+def destination() -> str | None:
+    try:
+        asked = context.get_revision_argument()
+    except KeyError:  # a command that goes nowhere
+        return None
+    return asked if isinstance(asked, str) else None
+
+
 def ahead(current: str | None) -> tuple[Action, ...]:
     """Return what `alembic upgrade` will do from here; nothing for the other commands."""
     given = context.config.cmd_opts
-    if given is None or command.upgrade not in given.cmd:
+    if given is None:  # Python calls Alembic: where it goes is known, but for +n; what was not asked for is no harm
+        target = destination() or "head"
+    elif command.upgrade in given.cmd:
+        target = given.revision.rpartition(":")[2]  # --sql takes from:to
+    else:
         return ()
-    target = given.revision.rpartition(":")[2]  # --sql takes from:to
     scripts = context.script.iterate_revisions(target, current, implicit_base=True)
     going = {script.revision for script in scripts}
     return tuple(action for action, revision in plan.REVISIONS.items() if revision in going)

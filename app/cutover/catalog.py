@@ -68,7 +68,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Constraint:
-    """A primary key, unique, check or exclusion constraint."""
+    """A primary key, unique, check, exclusion or (from PostgreSQL 18) not-null constraint."""
 
     name: str
     kind: str
@@ -104,8 +104,9 @@ class Index:
     definition: str
     unique: bool
     comment: str | None
-    replica_identity: bool
     valid: bool
+    statistics: tuple[str, ...] = ()
+    """`1 SET STATISTICS 500`: per-column targets."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,6 +147,11 @@ class Table:
     indexes: tuple[Index, ...] = ()
     triggers: tuple[Trigger, ...] = ()
     rules: tuple[Rule, ...] = ()
+    replica_index: str | None = None
+    """The index that is the replica identity."""
+    cluster_index: str | None = None
+    parents: tuple[tuple[str, str], ...] = ()
+    """What it is a partition or child of."""
     publications: tuple[str, ...] = ()
     """Those that name the table."""
     broad_publications: tuple[str, ...] = ()
@@ -241,6 +247,13 @@ SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind::te
        pg_get_userbyid(c.relowner) AS owner, pg_has_role(c.relowner, 'USAGE') AS owned,
        has_schema_privilege(n.oid, 'USAGE') AND has_table_privilege(c.oid, 'SELECT') AS readable,
        c.reltuples::int8 AS rows, pg_total_relation_size(c.oid) AS size, obj_description(c.oid, 'pg_class') AS comment,
+       (SELECT x.relname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+          WHERE i.indrelid = c.oid AND i.indisreplident) AS replica_index,
+       (SELECT x.relname FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
+          WHERE i.indrelid = c.oid AND i.indisclustered) AS cluster_index,
+       ARRAY(SELECT ARRAY[pn.nspname::text, pc.relname::text] FROM pg_inherits h
+             JOIN pg_class pc ON pc.oid = h.inhparent JOIN pg_namespace pn ON pn.oid = pc.relnamespace
+             WHERE h.inhrelid = c.oid ORDER BY h.inhseqno) AS parents,
        c.relacl::text[] AS privileges, c.relrowsecurity AS row_security, c.relforcerowsecurity AS forced_row_security,
        ARRAY(SELECT p.pubname::text FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
              WHERE r.prrelid = c.oid ORDER BY 1) AS publications,
@@ -288,7 +301,7 @@ SELECT k.conrelid::int8 AS oid, k.conname AS name, k.contype::text AS kind,
        k.convalidated AS validated, coalesce((to_jsonb(k) ->> 'conenforced')::bool, true) AS enforced,
        obj_description(k.oid, 'pg_constraint') AS comment, k.conparentid <> 0 AS inherited
 FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE k.contype IN ('p', 'u', 'c', 'x', 'f') AND {_VISIBLE}
+WHERE k.contype IN ('p', 'u', 'c', 'x', 'f', 'n') AND {_VISIBLE}
 ORDER BY n.nspname, c.relname, k.conname"""
 
 _INDEXES = f"""
@@ -297,8 +310,9 @@ SELECT i.indrelid::int8 AS oid, x.relname AS name, i.indisunique AS unique, pg_g
              JOIN pg_attribute a ON a.attrelid = d.refobjid AND a.attnum = d.refobjsubid
              WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
                AND d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indrelid ORDER BY 1) AS columns,
-       obj_description(i.indexrelid, 'pg_class') AS comment, i.indisreplident AS replica_identity,
-       i.indisvalid AS valid
+       obj_description(i.indexrelid, 'pg_class') AS comment, i.indisvalid AS valid,
+       ARRAY(SELECT format('%s SET STATISTICS %s', a.attnum, a.attstattarget) FROM pg_attribute a
+             WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0 ORDER BY 1) AS statistics
 FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
 JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE {_VISIBLE}
@@ -433,10 +447,11 @@ def _read(connection: Connection) -> Snapshot:
                 "privileges",
                 "publications",
                 "broad_publications",
+                "parents",
             ),
             columns=tuple(Column(**_tuples(column, "privileges", "options")) for column in columns.get(row["oid"], ())),
             constraints=constraints.get(row["oid"], ()),
-            indexes=tuple(Index(**_tuples(index, "columns")) for index in indexes.get(row["oid"], ())),
+            indexes=tuple(Index(**_tuples(index, "columns", "statistics")) for index in indexes.get(row["oid"], ())),
             triggers=tuple(Trigger(**trigger) for trigger in triggers.get(row["oid"], ())),
             rules=tuple(Rule(**rule) for rule in rules.get(row["oid"], ())),
         )
@@ -455,7 +470,11 @@ def _read(connection: Connection) -> Snapshot:
 
 
 def _tuples(row: dict[str, Any], *names: str) -> dict[str, Any]:
-    return {**row, **{name: None if row[name] is None else tuple(row[name]) for name in names}}
+    return {**row, **{name: _frozen(row[name]) for name in names}}
+
+
+def _frozen(value: Any) -> Any:
+    return tuple(_frozen(item) for item in value) if isinstance(value, list) else value
 
 
 def _constraint(row: dict[str, Any]) -> Constraint:

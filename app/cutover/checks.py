@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
-from app.cutover.catalog import Dependent, ForeignKey, Snapshot, Table, quoted
+from app.cutover.catalog import Constraint, Dependent, ForeignKey, Index, Snapshot, Table, quoted
 from app.cutover.census import Census
 from app.cutover.layout import (
     ADDED_COLUMNS,
@@ -28,7 +28,7 @@ Action = Literal["adopt", "retire", "drop"]
 ACTIONS: tuple[Action, ...] = ("adopt", "retire", "drop")
 Level = Literal["refuse", "warn", "info"]
 
-OVERRULABLE = frozenset({"identities-not-exported", "constraint-spans-column", "required-column"})
+OVERRULABLE = frozenset({"identities-not-exported", "constraint-spans-column", "required-column", "function-body"})
 """Codes that --accept takes; the others have another remedy."""
 
 
@@ -284,6 +284,68 @@ def _without_expression(at: Situation, owner: tuple[str, str], name: str) -> str
     return f"{change} DROP DEFAULT;"
 
 
+def sequences_of_going_columns(at: Situation) -> Iterator[Finding]:
+    """A sequence that a column owns is dropped with it, and undo could not tell where it stood."""
+    users = at.layout.users
+    for found in at.snapshot.dependents if users else ():
+        if users is None or found.kind != "default value" or (found.owner, found.table) != (users.key, users.key):
+            continue
+        column = users.column(found.name or "")
+        if column is None or column.name not in at.going_columns or found.column is not None:
+            continue
+        called = re.search(r"nextval\('((?:[^']|'')+)'", column.default or "")
+        sequence = called[1].replace("''", "'") if called else "..."
+        yield Finding(
+            "column-owns-sequence",
+            "refuse",
+            f"users.{column.name}",
+            f"users.{column.name}, which goes, owns the sequence {sequence}, which would go with it for good.",
+            f"ALTER SEQUENCE {sequence} OWNED BY NONE;",
+        )
+    for column in users.columns if users else ():
+        if column.identity and column.name in at.going_columns and users is not None:
+            yield Finding(
+                "column-owns-sequence",
+                "refuse",
+                f"users.{column.name}",
+                f"users.{column.name}, which goes, is an identity column; its sequence would go with it for good.",
+                f"ALTER TABLE {users.sql} ALTER COLUMN {quoted(column.name)} DROP IDENTITY;",
+            )
+
+
+def partitions(at: Situation) -> Iterator[Finding]:
+    """A partition stays where it is when its table moves, and goes when that is dropped."""
+    for table in at.snapshot.tables:
+        for parent in table.parents:
+            above = at.snapshot.table(*parent)
+            if parent in at.going and above is not None and above.kind == "p":
+                yield Finding(
+                    "partitioned-table",
+                    "refuse",
+                    table.sql,
+                    f"{table.sql} is a partition of {above.sql}, which goes; this version moves whole tables only.",
+                    f"ALTER TABLE {above.sql} DETACH PARTITION {table.sql};\n-- it stays behind as a table of its own",
+                )
+
+
+def replica_identity(at: Situation) -> Iterator[Finding]:
+    """An index over a column that goes may be how subscribers tell the rows of users apart."""
+    users = at.layout.users
+    if users is None or users.replica_index is None:
+        return
+    over: list[Constraint | Index] = [*users.constraints, *users.indexes]
+    for found in over:
+        if found.name == users.replica_index and set(found.columns) & at.going_columns:
+            yield Finding(
+                "replica-identity",
+                "warn",
+                users.sql,
+                f"The replica identity of users is the index {found.name} over a column that goes; it becomes the "
+                "primary key.",
+                "shadow undo restores it.",
+            )
+
+
 def functions(at: Situation) -> Iterator[Finding]:
     """Function bodies are text to PostgreSQL: one that reads a column which is gone fails when it is next called."""
     users = at.layout.users
@@ -306,7 +368,8 @@ def functions(at: Situation) -> Iterator[Finding]:
             "refuse" if on_users else "warn",
             function.identity,
             f"The body of {function.identity} mentions {', '.join(mentioned)}; afterwards {breaks}.",
-            f"Rewrite it without them: \\ef {function.identity}",
+            f"\\ef {function.identity}\n-- and rewrite it without them; if it only uses the words: "
+            "--accept function-body",
         )
 
 
@@ -700,6 +763,9 @@ RULES: dict[Action, tuple[Rule, ...]] = {
         foreign_keys_into_going_columns,
         foreign_keys_of_going_columns,
         dependents,
+        partitions,
+        sequences_of_going_columns,
+        replica_identity,
         functions,
         constraints_over_going_columns,
         publications,

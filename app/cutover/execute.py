@@ -26,12 +26,6 @@ from app.cutover.checks import Action, Finding, Options, Refused, Situation
 from app.cutover.layout import ADDED_COLUMNS, RETIRED_SCHEMA, USERS
 from app.cutover.plan import REVISIONS, Record, Step
 
-LOCK_TIMEOUT_MS = 500
-STATEMENT_TIMEOUT_MS = 30 * 60 * 1000
-IDLE_TIMEOUT_MS = 60 * 1000
-SESSION = {"row_security": "off", "TimeZone": "UTC", "standard_conforming_strings": "on"}
-"""Run-time parameters of a connection that runs the cutover: a row that a policy hides is an error, not a row less, and
-what is written as text reads the same whatever the role's own setting is."""
 TRIES = 12
 LONGEST_PAUSE = 5.0
 """Seconds."""
@@ -215,11 +209,12 @@ class Cutover:
         if self.connection is None:
             if "drop" in self.actions and _UNSEEN.code not in self.options.accept:
                 raise Refused([_UNSEEN])
+            self._begin()
             template = plan.auther_template(self.schema)
             found = layout.recognise(template, self.schema, self.options.choices)
             self._take(plan.steps_for(action, template, found, self.options, self.operator))
             return
-        self._set_timeouts()
+        self._begin()
         # a refusal of a later revision must be known before the first changes anything
         ahead = self.actions[self.actions.index(action) :] if action in self.actions else (action,)
         situation = survey(self.connection, self.schema, self.options, ahead)
@@ -245,7 +240,7 @@ class Cutover:
             raise Refused([_FINAL])
         if self.connection is None:
             raise Refused([_NEEDS_DATABASE])
-        self._set_timeouts()
+        self._begin()
         statements: list[str] = self._recorded(action)["undo"]
         findings = list(self._undo_findings(action))
         if checks.refusals(findings):
@@ -256,10 +251,9 @@ class Cutover:
             record = Record(f"undo-{action}", self.operator, self.options, catalog.read(self.connection).fingerprint)
             self.execute(plan.journal_entry(self.schema, record))
 
-    def _set_timeouts(self) -> None:
-        self.execute(f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}")
-        self.execute(f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}")
-        self.execute(f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}")
+    def _begin(self) -> None:
+        for setting in plan.SETTINGS:
+            self.execute(setting)
 
     def _take(self, steps: tuple[Step, ...] | list[Step]) -> None:
         for step in steps:
@@ -364,7 +358,10 @@ def survey(connection: Connection, schema: str, options: Options, actions: tuple
     """Read everything the rules look at."""
     snapshot = catalog.read(connection)
     moved = None
-    if current_revision(connection, schema) == REVISIONS["retire"]:
+    revision = current_revision(connection, schema)
+    if revision is not None and snapshot.table(schema, JOURNAL) is None:
+        raise Refused([_unaccounted(revision)])
+    if revision == REVISIONS["retire"]:
         moved = connection.exec_driver_sql(
             f"SELECT before -> 'roles' FROM {quoted(schema, JOURNAL)} WHERE action = 'retire' ORDER BY id DESC LIMIT 1"
         ).scalar_one_or_none()
@@ -398,6 +395,16 @@ def _no_record(action: Action) -> Finding:
         JOURNAL,
         f"The journal holds no record of {action}, so it is not known how to undo it.",
         "Restore the backup.",
+    )
+
+
+def _unaccounted(revision: str) -> Finding:
+    return Finding(
+        "journal-missing",
+        "refuse",
+        JOURNAL,
+        f"The database is marked as {revision}, but {JOURNAL}, which that revision would have written, is not there.",
+        "alembic stamp --purge base, if no revision has run on it",
     )
 
 

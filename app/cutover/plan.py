@@ -23,6 +23,20 @@ from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, TARGET_COLUMNS, USE
 
 REVISIONS: dict[Action, str] = {"adopt": "0001_adopt", "retire": "0002_retire", "drop": "0003_drop"}
 
+SESSION = {"row_security": "off", "TimeZone": "UTC", "standard_conforming_strings": "on"}
+"""Run-time parameters of a connection that runs the cutover: a row that a policy hides is an error, not a row less, and
+what is written as text reads the same whatever the role's own setting is."""
+LOCK_TIMEOUT_MS = 500
+STATEMENT_TIMEOUT_MS = 30 * 60 * 1000
+IDLE_TIMEOUT_MS = 60 * 1000
+SETTINGS = (
+    f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}",
+    f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}",
+    f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}",
+    *(f"SET LOCAL {name} = '{value}'" for name, value in SESSION.items()),
+)
+"""What each revision's transaction begins with."""
+
 Lock = Literal["none", "SHARE", "ACCESS EXCLUSIVE"]
 BLOCKS: dict[Lock, str] = {
     "none": "nobody waits",
@@ -312,8 +326,18 @@ def _shrink(snapshot: Snapshot, users: Table, columns: Sequence[Column], layout:
         if names & set(index.columns):
             before.append(f"DROP INDEX {quoted(users.schema, index.name)}")
             after.append(index.definition)
+            name = quoted(users.schema, index.name)
+            after += [f"ALTER INDEX {name} ALTER COLUMN {each}" for each in index.statistics]
             if index.comment is not None:
-                after.append(f"COMMENT ON INDEX {quoted(users.schema, index.name)} IS {literal(index.comment)}")
+                after.append(f"COMMENT ON INDEX {name} IS {literal(index.comment)}")
+    gone = {item.name for item in users.constraints if names & set(item.columns)}
+    gone |= {item.name for item in users.indexes if names & set(item.columns)}
+    if users.replica_index in gone:
+        # without this, updates of a published table would fail as soon as the index is gone
+        before.insert(0, f"ALTER TABLE {users.sql} REPLICA IDENTITY DEFAULT")
+        after.append(f"ALTER TABLE {users.sql} REPLICA IDENTITY USING INDEX {quoted(str(users.replica_index))}")
+    if users.cluster_index in gone:
+        after.append(f"ALTER TABLE {users.sql} CLUSTER ON {quoted(str(users.cluster_index))}")
     dropped = ", ".join(f"DROP COLUMN {quoted(column.name)}" for column in columns)
     yield Step(
         f"users loses {', '.join(column.name for column in columns)}",
@@ -337,7 +361,8 @@ def _restore_columns(users: Table, columns: Sequence[Column]) -> Iterator[str]:
         yield from loud
     for column in columns:
         name = quoted(column.name)
-        if column.not_null:
+        named = any(found.kind == "n" and column.name in found.columns for found in users.constraints)
+        if column.not_null and not named:
             yield f"ALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL"
         if column.storage is not None:
             yield f"ALTER TABLE {table} ALTER COLUMN {name} SET STORAGE {column.storage}"
@@ -369,7 +394,7 @@ def _hushed(users: Table, going: set[str]) -> tuple[list[str], list[str]]:
                 quiet.append(f"ALTER TABLE {table} DISABLE {kind} {quoted(item.name)}")
                 loud.append(f"ALTER TABLE {table} {modes[item.enabled]} {kind} {quoted(item.name)}")
     for check in users.constraints:
-        if check.kind == "c" and check.definition.endswith(" NOT VALID") and not going & set(check.columns):
+        if check.kind in "cn" and check.definition.endswith(" NOT VALID") and not going & set(check.columns):
             quiet.append(f"ALTER TABLE {table} DROP CONSTRAINT {quoted(check.name)}")
             loud.append(f"ALTER TABLE {table} ADD CONSTRAINT {quoted(check.name)} {check.definition}")
             if check.comment is not None:
@@ -382,7 +407,7 @@ def _column(column: Column) -> str:
     if column.collation is not None:
         parts.append(f"COLLATE {column.collation}")
     if column.generated:
-        parts.append(f"GENERATED ALWAYS AS ({column.default}) STORED")
+        parts.append(f"GENERATED ALWAYS AS ({column.default}) {'VIRTUAL' if column.generated == 'v' else 'STORED'}")
     elif column.default is not None:
         parts.append(f"DEFAULT {column.default}")
     return " ".join(parts)
@@ -472,7 +497,7 @@ def _before(snapshot: Snapshot, layout: Layout, options: Options) -> dict[str, A
                 "on_delete": key.on_delete,
                 "validated": key.validated,
                 "goes": key.table in going
-                or (key.target in going and detached(key, options))
+                or (key.target in going and (detached(key, options) or key.inherited))
                 or (users is not None and key.table == users.key and any(_goes(name, layout) for name in key.columns)),
             }
             for key in snapshot.foreign_keys

@@ -19,7 +19,7 @@ from app.cutover.catalog import VERSION_TABLE, quoted
 from app.cutover.census import Census
 from app.cutover.checks import Action, Finding, Level, Situation, refusals
 from app.cutover.layout import Layout
-from app.cutover.plan import BLOCKS, REVISIONS, Step
+from app.cutover.plan import BLOCKS, REVISIONS, SETTINGS, Step
 from app.cutover.verify import Verdict, Verification
 
 LEVELS: dict[Level, str] = {"refuse": "red", "warn": "yellow", "info": "blue"}
@@ -164,13 +164,7 @@ def plan_sql(report: Report) -> str:
         f"CONSTRAINT {VERSION_TABLE}_pkc PRIMARY KEY (version_num));",
     ]
     for plan in report.plans:
-        lines += [
-            "",
-            f"-- {plan.revision}",
-            "BEGIN;",
-            "SET LOCAL lock_timeout = '500ms';",
-            "SET LOCAL TimeZone = 'UTC';",
-        ]
+        lines += ["", f"-- {plan.revision}", "BEGIN;", *(f"{statement};" for statement in SETTINGS)]
         for step in plan.steps:
             lines += [f"-- {_commented(step.title)}", *(f"{statement};" for statement in step.sql)]
         lines += [f"DELETE FROM {version};", f"INSERT INTO {version} VALUES ('{plan.revision}');", "COMMIT;"]
