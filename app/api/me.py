@@ -7,7 +7,7 @@ error that names it, not silence.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Annotated, Any
 
 from litestar import Controller, Request, delete, get, patch
@@ -169,20 +169,27 @@ async def provide_user(
 
 def iso(moment: datetime) -> str:
     """Write an aware time as JavaScript's `toISOString` does: UTC, milliseconds, Z."""
-    return moment.astimezone(UTC).isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+    # asyncpg gives PostgreSQL's infinities as the ends of datetime's range, from which no shift to UTC is possible
+    inside = MINYEAR < moment.year < MAXYEAR
+    utc = moment.astimezone(UTC) if inside else moment.replace(tzinfo=UTC)
+    return utc.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
 def parse_time(field: str, text: str | None) -> datetime | None:
     """Read a time with an offset (RFC 3339), in UTC.
 
     Raises:
-        InvalidEdit: it is none, or UTC has no such time between the years 1 and 9999.
+        InvalidEdit: it is none, or not between the years 2 and 9998.
     """
     if text is None:
         return None
     try:
         moment: datetime = convert(text, Annotated[datetime, Meta(tz=True)])
-        return moment.astimezone(UTC)
+        moment = moment.astimezone(UTC)
+        # asyncpg would store the ends of the range as PostgreSQL's infinities
+        if not MINYEAR < moment.year < MAXYEAR:
+            raise OverflowError
+        return moment
     except (ValidationError, OverflowError):
         raise errors.InvalidEdit(
             f"{field} must be null or a time with an offset, 2026-03-04T10:00:00.000Z say.", field=field

@@ -23,6 +23,10 @@ class TestTimes:
         assert iso(moment) == "2026-03-04T10:00:00.999Z"
         assert iso(datetime(2026, 3, 4, tzinfo=UTC)) == "2026-03-04T00:00:00.000Z"
 
+    def test_what_postgresql_has_as_infinity_is_written_as_the_last_and_the_first_moment(self) -> None:
+        assert iso(datetime.max.replace(tzinfo=UTC)) == "9999-12-31T23:59:59.999Z"
+        assert iso(datetime.min.replace(tzinfo=timezone(timedelta(hours=1)))) == "0001-01-01T00:00:00.000Z"
+
     def test_they_are_read_with_any_offset(self) -> None:
         expected = datetime(2026, 3, 4, 10, tzinfo=UTC)
         assert parse_time("t", "2026-03-04T10:00:00.000Z") == expected
@@ -31,7 +35,8 @@ class TestTimes:
 
     @pytest.mark.parametrize(
         "text", ["", "now", "2026-03-04", "2026-03-04T10:00:00", "2026-02-30T10:00:00Z", "1772618400",
-                 "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-01:00", "2026-03-04T10:00:00\x00Z"],
+                 "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-01:00",
+                 "0001-01-01T00:00:00Z", "9999-12-31T23:59:59.999999Z", "2026-03-04T10:00:00\x00Z"],
     )  # fmt: skip
     def test_anything_else_is_refused(self, text: str) -> None:
         with pytest.raises(InvalidEdit):
