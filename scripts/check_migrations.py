@@ -19,14 +19,19 @@ PSQL = ("-X", "-q", "-v", "ON_ERROR_STOP=1")
 
 
 def main() -> int:
+    text_ids = (
+        "ALTER TABLE users ALTER id TYPE text; COMMENT ON TABLE users IS 'ours'; COMMENT ON COLUMN users.id IS 'x'"
+    )
     with TemporaryDirectory(prefix="shadow", ignore_cleanup_errors=True) as folder:
         server = urlsplit(embedded.start(Path(folder) / "data"))
         psql = embedded.programs() / "psql"
-        for name in ("empty", "migrated"):
+        for name in ("empty", "migrated", "commented"):
             url = f"postgresql://{server.netloc}/{name}?{server.query}"
             run([psql, *PSQL, "-c", f"CREATE DATABASE {name}", server.geturl()])
-            if name == "migrated":
+            if name != "empty":
                 run([psql, *PSQL, "-f", SAMPLE, url])
+            if name == "commented":
+                run([psql, *PSQL, "-c", text_ids, url])
             for arguments in (("-x", "accept=identities-not-exported", "upgrade", "head"), ("check",)):
                 run([sys.executable, "-m", "alembic", *arguments], DATABASE_URL=url)
             print(f"alembic check: {name} database is what the models say")

@@ -304,9 +304,16 @@ def _unsupported(users: Table, schema: str) -> list[Doubt]:
             users.sql,
             f"{users.sql} is not in the layout of Auther's template: {'; '.join(faults)}.",
             "This version migrates Auther's template layout (users, snake_case columns, text ids, time zones) only; "
-            "nothing was changed.",
+            "nothing was changed." + _widening(users),
         )
     ]
+
+
+def _widening(users: Table) -> str:
+    """Say how a varchar becomes the text that is wanted: PostgreSQL only changes the catalogue for it."""
+    columns = [users.column(name) for name in ("name", "email", "image")]
+    narrow = [column.name for column in columns if column is not None and column.type.startswith("character varying")]
+    return "".join(f"\nALTER TABLE {users.sql} ALTER COLUMN {name} TYPE text;" for name in narrow)
 
 
 def _fits(name: str, actual: str) -> bool:

@@ -45,8 +45,9 @@ _LOCK_SPACE = 0x5AD0
 """The first half of our advisory locks' keys; the second is a hash of the address."""
 _ATTEMPTS = 12
 _LONGEST_PAUSE = 0.1
-_PASSING = frozenset({"23505", "40001", "40P01"})
-"""SQLSTATEs that another try may not meet: unique violation, serialization failure, deadlock."""
+_PASSING = frozenset({"23505", "40001", "40P01", "0A000"})
+"""SQLSTATEs that another try may not meet: unique violation, serialization failure, deadlock, and the cached plan of a
+statement whose table was altered meanwhile."""
 _UNSHAPED = frozenset({"42P01", "42703", "3F000", "42883"})
 """SQLSTATEs of a database without our table: no such table, column, schema; ids that do not compare with text."""
 
