@@ -238,8 +238,7 @@ class Cutover:
         """
         if action == "drop":
             raise Refused([_FINAL])
-        if self.connection is None:
-            raise Refused([_NEEDS_DATABASE])
+        database = self._database
         self._begin()
         statements: list[str] = self._recorded(action)["undo"]
         findings = list(self._undo_findings(action))
@@ -248,7 +247,7 @@ class Cutover:
         for statement in statements:
             self._take([Step(statement.splitlines()[0][:100], (statement,))])
         if action != "adopt":
-            record = Record(f"undo-{action}", self.operator, self.options, catalog.read(self.connection).fingerprint)
+            record = Record(f"undo-{action}", self.operator, self.options, catalog.read(database).fingerprint)
             self.execute(plan.journal_entry(self.schema, record))
 
     def _begin(self) -> None:
@@ -263,10 +262,16 @@ class Cutover:
                 self.execute(statement)
             self.observe(step, time.perf_counter() - started)
 
+    @property
+    def _database(self) -> Connection:
+        """The connection; what is undone is recorded in the database."""
+        if self.connection is None:
+            raise Refused([_NEEDS_DATABASE])
+        return self.connection
+
     def _recorded(self, action: Action) -> dict[str, Any]:
         """Return what the journal has of the last time an action was taken."""
-        assert self.connection is not None  # noqa: S101 -- undo() has looked
-        found = self.connection.exec_driver_sql(
+        found = self._database.exec_driver_sql(
             f"SELECT before, undo FROM {quoted(self.schema, JOURNAL)} WHERE action = {catalog.literal(action)} "
             "ORDER BY id DESC LIMIT 1"
         )
@@ -276,8 +281,7 @@ class Cutover:
         return dict(row)
 
     def _undo_findings(self, action: Action) -> Iterator[Finding]:
-        assert self.connection is not None  # noqa: S101 -- undo() has looked
-        snapshot = catalog.read(self.connection)
+        snapshot = catalog.read(self._database)
         users = snapshot.table(self.schema, USERS)
         if users is None:
             return
@@ -334,7 +338,6 @@ class Cutover:
                 )
 
     def _adopt_losses(self, users: catalog.Table) -> list[Finding]:
-        assert self.connection is not None  # noqa: S101 -- undo() has looked
         dropped = "\n".join(self._recorded("adopt")["undo"])
         losses = []
         if f"DROP TABLE {users.sql}" in dropped and (rows := self._count(f"SELECT count(*) FROM {users.sql}")):
@@ -350,8 +353,7 @@ class Cutover:
         return [Finding("undo-loses-values", "refuse", users.sql, message, "--accept undo-loses-values")]
 
     def _count(self, sql: str) -> int:
-        assert self.connection is not None  # noqa: S101 -- undo() has looked
-        return int(self.connection.exec_driver_sql(sql).scalar_one())
+        return int(self._database.exec_driver_sql(sql).scalar_one())
 
 
 def survey(connection: Connection, schema: str, options: Options, actions: tuple[Action, ...]) -> Situation:
