@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.errors import DatabaseUnreachable
 
@@ -174,8 +174,3 @@ def _sentence(url: str, error: BaseException) -> str:
         f"Cannot connect to {redacted(url)}: {reason[0] if reason else type(error).__name__}. "
         "Check DATABASE_URL (host, port, database, user, sslmode) and that the server is up."
     )
-
-
-async def ping(connection: AsyncConnection) -> None:
-    """Make one round trip."""
-    await connection.exec_driver_sql("SELECT 1")
