@@ -18,11 +18,12 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
 
 from app import db, embedded
-from app.cutover import execute, plan
+from app.cutover import execute
 from app.cutover.catalog import VERSION_TABLE
-from app.cutover.checks import Action, Options, Refused, decided
 from app.cutover.execute import Cutover, LockNotObtained, Watch
+from app.cutover.findings import Action, Options, Refused, decided
 from app.cutover.report import findings_text
+from app.cutover.steps import REVISIONS, SESSION, Step
 from app.errors import ShadowError
 from app.settings import DatabaseSettings, load
 from app.users.model import Base, User
@@ -30,15 +31,19 @@ from app.users.model import Base, User
 
 def options_given() -> Options:
     """Return what `-x` decided."""
-    given: dict[str, list[str]] = {"accept": [], "keep": [], "detach": [], "map": []}
+    given: dict[str, list[str]] = {"accept": [], "keep": [], "detach": [], "release": [], "map": []}
+    compat_view = False
     for argument in context.get_x_argument(as_dictionary=False):
         name, _, value = argument.partition("=")
+        if argument == "compat-view":
+            compat_view = True
+            continue
         if name not in given or not value:
-            known = "accept=CODE, keep=users.column, detach=table.column and map=role=schema.table"
+            known = "accept=CODE, keep=users.column, detach=table.column, release=OBJECT, map=role=table, compat-view"
             stop(f"-x {argument} is not known; there are {known}.", 2)
         given[name].append(value)
     try:
-        return decided(accept=given["accept"], keep=given["keep"], detach=given["detach"], tables=given["map"])
+        return decided(**given, compat_view=compat_view)
     except ValueError as error:
         stop(f"-x {error}", 2)
 
@@ -46,7 +51,7 @@ def options_given() -> Options:
 def is_ours(item: SchemaItem, _name: str | None, _type: str, reflected: bool, compare_to: SchemaItem | None) -> bool:
     """Compare what our models declare; what only the database has is the app's own."""
     if isinstance(item, UniqueConstraint) and item.table.name == User.__tablename__:
-        return False  # its name is whatever the old app called it; that it is there is a rule of checks.py
+        return False  # its name is whatever the old app called it; that it is there is a rule of `rules/users.py`
     return not (reflected and compare_to is None)
 
 
@@ -113,6 +118,7 @@ def migrate(connection: Connection, cutover: Cutover, watch: Watch) -> None:
             context.run_migrations()
 
     execute.with_patience(connection, once, watch=watch, say=lambda line: print(line, file=sys.stderr))
+    cutover.count_retired()
 
 
 async def connect_and_migrate(settings: DatabaseSettings) -> None:
@@ -120,7 +126,7 @@ async def connect_and_migrate(settings: DatabaseSettings) -> None:
     engine = db.create_engine(
         url,
         server_settings={
-            **plan.SESSION,
+            **SESSION,
             "search_path": db.search_path(settings.database_schema),
             "application_name": "shadow (alembic)",
         },
@@ -152,7 +158,7 @@ async def connect_and_migrate(settings: DatabaseSettings) -> None:
         await connection.run_sync(run)
 
 
-def say_when_done(step: plan.Step, seconds: float | None) -> None:
+def say_when_done(step: Step, seconds: float | None) -> None:
     if seconds is not None:
         print(f"{step.title} ({seconds * 1000:,.0f} ms)", file=sys.stderr)
 
@@ -176,7 +182,7 @@ def ahead(current: str | None) -> tuple[Action, ...]:
         return ()
     scripts = context.script.iterate_revisions(target, current, implicit_base=True)
     going = {script.revision for script in scripts}
-    return tuple(action for action, revision in plan.REVISIONS.items() if revision in going)
+    return tuple(action for action, revision in REVISIONS.items() if revision in going)
 
 
 def main() -> None:

@@ -37,6 +37,7 @@ from app.api.me import MeController, Profile, provide_user
 from app.api.metadata import Metadata
 from app.api.problems import Problems, StrictRequest
 from app.api.run import GranianRun
+from app.cutover.beside import beside_schema
 from app.db import create_engine, search_path
 from app.errors import KeysUnavailable, SettingsError
 from app.idp.claims import ClaimRules
@@ -167,7 +168,7 @@ def open_database(settings: Settings) -> AsyncEngine:
     url = settings.database_url.get_secret_value() if settings.database_url else embedded.start()
     engine = create_engine(
         url,
-        server_settings={"search_path": search_path(settings.database_schema), "application_name": "shadow-users"},
+        server_settings=served_from(settings.database_schema),
         pool_size=POOL,
         max_overflow=0,
         pool_timeout=POOL_WAIT,
@@ -176,6 +177,19 @@ def open_database(settings: Settings) -> AsyncEngine:
     )
     event.listen(engine.sync_engine, "checkout", _refuse_closed)
     return engine
+
+
+def served_from(schema: str) -> dict[str, str]:
+    """Return the run-time parameters of the server's connections, by which they find and read `users`.
+
+    Beside an old app whose own table has that name, the view that the server reads is in a schema of its own; and
+    columns without a time zone are written and compared in the connection's, and hold UTC.
+    """
+    return {
+        "search_path": search_path(beside_schema(schema), schema),
+        "TimeZone": "UTC",
+        "application_name": "shadow-users",
+    }
 
 
 def _refuse_closed(connection: Any, _record: Any, _proxy: Any) -> None:

@@ -13,6 +13,9 @@ import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import wraps
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,12 +30,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import db, embedded
 from app.asgi import check_mode
-from app.cutover import checks, execute, plan, report, verify
+from app.cutover import checks, execute, page, plan, report, verify
 from app.cutover.catalog import VERSION_TABLE, quoted
-from app.cutover.checks import ACTIONS, OVERRULABLE, Action, Options, Refused
 from app.cutover.execute import Cutover, LockNotObtained, Watch
-from app.cutover.plan import REVISIONS, Step
+from app.cutover.findings import ACTIONS, OVERRULABLE, Action, Options, Refused, decided, refusals
 from app.cutover.report import Planned, Report
+from app.cutover.steps import REVISIONS, SESSION, Step, pending
 from app.errors import ShadowError
 from app.settings import DatabaseSettings, Settings, load
 
@@ -52,7 +55,8 @@ def _told() -> Iterator[None]:
         yield
     except Refused as refused:
         report.print_findings(err, refused.findings)
-        err.print("[bold]Refused. Nothing was changed.[/]")
+        stands = f"The database stands at {refused.reached}." if refused.reached else "Nothing was changed."
+        err.print(f"[bold]Refused. {stands}[/]")
         raise SystemExit(REFUSED) from None
     except LockNotObtained as error:
         err.print(f"[yellow]{escape(str(error))}[/]")
@@ -92,7 +96,7 @@ async def _database() -> AsyncIterator[Database]:
     settings = load(DatabaseSettings)
     url = settings.database_url.get_secret_value() if settings.database_url else embedded.start()
     schema = settings.database_schema
-    names = {**plan.SESSION, "search_path": db.search_path(schema), "application_name": "shadow"}
+    names = {**SESSION, "search_path": db.search_path(schema), "application_name": "shadow"}
     engine = db.create_engine(url, server_settings=names, poolclass=pool.NullPool)
     async with AsyncExitStack() as stack:
         with db.reachable(url):
@@ -101,23 +105,37 @@ async def _database() -> AsyncIterator[Database]:
 
 
 def _decisions(function: Callable[..., None]) -> Callable[..., None]:
-    """Add the options by which a person decides what the database cannot say."""
-    for option in (
+    """Add the options by which a person decides what the database cannot say; the function gets them as `options`."""
+
+    @wraps(function)
+    def decide(
+        accept: tuple[str, ...],
+        keep: tuple[str, ...],
+        detach: tuple[str, ...],
+        release: tuple[str, ...],
+        map: tuple[str, ...],
+        compat_view: bool,
+        **others: Any,
+    ) -> None:
+        try:
+            options = decided(
+                accept=accept, keep=keep, detach=detach, release=release, map=map, compat_view=compat_view
+            )
+        except ValueError as error:
+            raise click.UsageError(f"--{error}") from None
+        function(options=options, **others)
+
+    decorated: Callable[..., None] = decide
+    for name, metavar, meaning in (
         ("accept", "CODE", f"Overrule a refusal: {', '.join(sorted(OVERRULABLE))}."),
         ("keep", "users.COLUMN", "Keep a column that would go by its name."),
         ("detach", "TABLE.COLUMN", "Drop this foreign key into a table that goes; the column and its values stay."),
-        ("map", "ROLE=SCHEMA.TABLE", "Say which table plays a role."),
+        ("release", "OBJECT", "Take a view, trigger, policy ... out of the way; its definition is kept for undo."),
+        ("map", "ROLE=TABLE", "Say which table plays a role, or which column a part: users.email=mail, accounts=none."),
     ):
-        name, metavar, meaning = option
-        function = click.option(f"--{name}", name, multiple=True, metavar=metavar, help=meaning)(function)
-    return function
-
-
-def _options(accept: tuple[str, ...], keep: tuple[str, ...], detach: tuple[str, ...], map: tuple[str, ...]) -> Options:
-    try:
-        return checks.decided(accept=accept, keep=keep, detach=detach, tables=map)
-    except ValueError as error:
-        raise click.UsageError(f"--{error}") from None
+        decorated = click.option(f"--{name}", name, multiple=True, metavar=metavar, help=meaning)(decorated)
+    keep_names = "Leave a view with the old table's name and columns, for code that still reads them."
+    return click.option("--compat-view", is_flag=True, help=keep_names)(decorated)
 
 
 _TO = click.option(
@@ -145,11 +163,8 @@ def main() -> None:
 @main.command()
 @_decisions
 @_FORMAT
-def inspect(
-    accept: tuple[str, ...], keep: tuple[str, ...], detach: tuple[str, ...], map: tuple[str, ...], form: str
-) -> None:
+def inspect(options: Options, form: str) -> None:
     """Show which table plays which role, and why. Changes nothing."""
-    options = _options(accept, keep, detach, map)
 
     async def run() -> None:
         async with _database() as database:
@@ -165,7 +180,7 @@ def inspect(
 
 
 def _planned(connection: Connection, schema: str, options: Options, target: Action) -> Report:
-    actions = plan.pending(execute.current_revision(connection, schema), target)
+    actions = pending(execute.current_revision(connection, schema), target)
     situation = execute.survey(connection, schema, options, actions)
     findings = checks.examine(situation) if actions else ()
     plans = tuple(
@@ -178,20 +193,23 @@ def _planned(connection: Connection, schema: str, options: Options, target: Acti
     return Report(situation, findings, plans)
 
 
+_RENDERINGS: dict[str, Callable[[Report], str]] = {
+    "text": report.plan_text,
+    "json": report.plan_json,
+    "sql": report.plan_sql,
+    "html": lambda planned: page.page(
+        planned, at=datetime.now(UTC), by=execute.operator(), tool=f"shadow {version('shadow-users')}"
+    ),
+}
+
+
 @main.command("plan")
 @_TO
 @_decisions
-@click.option("--format", "form", type=click.Choice(["text", "json", "sql"]), default="text", show_default=True)
-def show_plan(
-    target: Action,
-    accept: tuple[str, ...],
-    keep: tuple[str, ...],
-    detach: tuple[str, ...],
-    map: tuple[str, ...],
-    form: str,
-) -> None:
+@click.option("--format", "form", type=click.Choice(["text", "json", "sql", "html"]), default="text", show_default=True)
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write to a file.")
+def show_plan(target: Action, options: Options, form: str, output: Path | None) -> None:
     """Show what would be found and done: findings, then steps with SQL, locks, sizes and undo. Changes nothing."""
-    options = _options(accept, keep, detach, map)
 
     async def run() -> Report:
         async with _database() as database:
@@ -199,11 +217,12 @@ def show_plan(
 
     with _told():
         planned = asyncio.run(run())
-        if form == "text":
+        if form == "text" and output is None:
             report.print_plan(out, planned)
         else:
-            click.echo(report.plan_json(planned) if form == "json" else report.plan_sql(planned))
-        if checks.refusals(planned.findings):
+            rendered = _RENDERINGS[form](planned)
+            click.echo(rendered) if output is None else output.write_text(rendered + "\n", encoding="utf-8")
+        if refusals(planned.findings):
             raise SystemExit(REFUSED)
 
 
@@ -212,23 +231,14 @@ def show_plan(
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @click.option("--fingerprint", help="Refuse unless the catalogue still has this fingerprint, from shadow plan.")
 @_decisions
-def migrate(
-    target: Action,
-    yes: bool,
-    fingerprint: str | None,
-    accept: tuple[str, ...],
-    keep: tuple[str, ...],
-    detach: tuple[str, ...],
-    map: tuple[str, ...],
-) -> None:
+def migrate(target: Action, yes: bool, fingerprint: str | None, options: Options) -> None:
     """Plan, ask, run, verify."""
-    options = _options(accept, keep, detach, map)
 
     async def run() -> bool:
         async with _database() as database, execute.exclusive(database.engine, database.schema) as watch:
             planned = await database.read(_planned, database.schema, options, target)
             report.print_findings(out, planned.findings)
-            if checks.refusals(planned.findings):
+            if refusals(planned.findings):
                 out.print(f"[bold]{escape(planned.verdict)}[/]")
                 raise SystemExit(REFUSED)
             if not planned.plans:
@@ -322,7 +332,10 @@ def show_verification(form: str) -> None:
 @click.option("--accept", multiple=True, metavar="CODE", help="Overrule a refusal: undo-loses-values.")
 def undo(yes: bool, accept: tuple[str, ...]) -> None:
     """Go back one revision."""
-    options = _options(accept, (), (), ())
+    try:
+        options = decided(accept=accept)
+    except ValueError as error:
+        raise click.UsageError(f"--{error}") from None
 
     async def run() -> bool:
         async with _database() as database, execute.exclusive(database.engine, database.schema) as watch:

@@ -125,9 +125,12 @@ def create_engine(url: str, *, server_settings: Mapping[str, str] | None = None,
     return create_async_engine("postgresql+asyncpg://", async_creator=connect, **options)
 
 
-def search_path(schema: str) -> str:
-    """Return the run-time parameter that makes a schema, spelled as it is, the only one names are looked up in."""
-    return '"' + schema.replace('"', '""') + '"'
+def search_path(*schemas: str) -> str:
+    """Return the run-time parameter that makes schemas, spelled as they are, the only ones names are looked up in.
+
+    PostgreSQL looks into them in their order, and passes over those that do not exist.
+    """
+    return ", ".join('"' + schema.replace('"', '""') + '"' for schema in schemas)
 
 
 @contextmanager

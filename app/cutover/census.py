@@ -1,4 +1,4 @@
-"""What the rows say: the counts that the rules of `checks.py` and the sentences of a plan speak of.
+"""What the rows say: the counts that the rules and the sentences of a plan speak of.
 
 The promise: it only reads, and holds no lock that anybody waits for.
 """
@@ -11,8 +11,8 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from app.cutover.catalog import ForeignKey, Snapshot, Table, quoted
-from app.cutover.layout import Layout, spelled
+from app.cutover.catalog import ForeignKey, Snapshot, quoted
+from app.cutover.layout import Layout, Role
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,18 +65,18 @@ def take(connection: Connection, snapshot: Snapshot, layout: Layout) -> Census:
     """Count what the rules need, in the transaction of the connection.
 
     Nothing is counted where the layout is in doubt, or where the role may not read what it is about: that is a refusal
-    of `checks.py` anyway.
+    of the rules anyway.
     """
     roles = [role.table for role in layout.roles]
     if layout.doubts or not all(table.readable for table in roles):
         return Census({}, Identities(0, 0, 0), {}, 0, None, 0, {}, ())
-    users, accounts, two_factors = layout.users, layout["accounts"], layout["two_factors"]
+    users, accounts, two_factors = layout.users, layout.role("accounts"), layout.role("two_factors")
     tables = {table.key: table for table in (*((users,) if users else ()), *layout.going)}
     keys = list(snapshot.keys_to(users.key)) if users else []
     for key in keys:
         if (table := snapshot.table(*key.table)) is not None and table.readable:
             tables[table.key] = table
-    live_sessions, newest_session = _sessions(connection, layout["sessions"])
+    live_sessions, newest_session = _sessions(connection, layout.role("sessions"))
     return Census(
         rows={key: _scalar(connection, f"SELECT count(*) FROM {table.sql}") for key, table in tables.items()},
         identities=_identities(connection, accounts, two_factors),
@@ -85,9 +85,10 @@ def take(connection: Connection, snapshot: Snapshot, layout: Layout) -> Census:
         newest_session=newest_session,
         colliding_emails=_scalar(
             connection,
-            f"SELECT count(*) FROM (SELECT FROM {users.sql} GROUP BY lower(email) HAVING count(*) > 1) g",
+            f"SELECT count(*) FROM (SELECT FROM {users.sql} "
+            f"GROUP BY lower({quoted(layout.fields['email'].name)}::text) HAVING count(*) > 1) g",
         )
-        if users and users.column("email")
+        if users and "email" in layout.fields
         else 0,
         orphans={
             (key.table, key.name): orphans(connection, key) for key in keys if not key.validated and key.table in tables
@@ -112,40 +113,37 @@ def _scalar(connection: Connection, sql: str) -> int:
     return int(connection.exec_driver_sql(sql).scalar_one())
 
 
-def _identities(connection: Connection, accounts: Table | None, two_factors: Table | None) -> Identities:
-    password_only = linked = 0
-    if accounts is not None:
-        owner, provider, password = (spelled(accounts, name) for name in ("user_id", "provider_id", "password"))
+def _identities(connection: Connection, accounts: Role | None, two_factors: Role | None) -> Identities:
+    password_only = linked = second_factors = 0
+    if accounts is not None and (owner := accounts.spelled("user_id")) is not None:
+        provider, password = accounts.spelled("provider_id"), accounts.spelled("password")
+        other = f"{provider} <> 'credential'" if provider else "false"
         password_only, linked = connection.exec_driver_sql(
             f"""SELECT count(*) FILTER (WHERE password AND NOT linked), count(*) FILTER (WHERE linked)
-            FROM (SELECT bool_or({password or "NULL"} IS NOT NULL) AS password,
-                         bool_or({provider} <> 'credential') AS linked
-                  FROM {accounts.sql} GROUP BY {owner}) u"""
+            FROM (SELECT bool_or({password or "NULL"} IS NOT NULL) AS password, bool_or({other}) AS linked
+                  FROM {accounts.table.sql} GROUP BY {owner}) u"""
         ).one()
-    return Identities(
-        password_only,
-        linked,
-        _scalar(connection, f"SELECT count(DISTINCT {spelled(two_factors, 'user_id')}) FROM {two_factors.sql}")
-        if two_factors
-        else 0,
-    )
+    if two_factors is not None and (owner := two_factors.spelled("user_id")) is not None:
+        second_factors = _scalar(connection, f"SELECT count(DISTINCT {owner}) FROM {two_factors.table.sql}")
+    return Identities(password_only, linked, second_factors)
 
 
-def _hashes(connection: Connection, accounts: Table | None) -> dict[str, int]:
-    if accounts is None or accounts.column("password") is None:
+def _hashes(connection: Connection, accounts: Role | None) -> dict[str, int]:
+    if accounts is None or (password := accounts.spelled("password")) is None:
         return {}
     found = connection.exec_driver_sql(
-        f"SELECT {_HASHES}, count(*) FROM {accounts.sql} WHERE password IS NOT NULL GROUP BY 1 ORDER BY 1"
+        f"SELECT {_HASHES}, count(*) FROM (SELECT {password} AS password FROM {accounts.table.sql}) a "
+        "WHERE password IS NOT NULL GROUP BY 1 ORDER BY 1"
     )
     return {str(kind): int(count) for kind, count in found}
 
 
-def _sessions(connection: Connection, sessions: Table | None) -> tuple[int, datetime | None]:
-    if sessions is None:
+def _sessions(connection: Connection, sessions: Role | None) -> tuple[int, datetime | None]:
+    if sessions is None or (expires := sessions.spelled("expires_at")) is None:
         return 0, None
-    created = spelled(sessions, "created_at") or "NULL::timestamptz"
+    created = sessions.spelled("created_at") or "NULL::timestamptz"
     live, newest = connection.exec_driver_sql(
-        f"SELECT count(*), max({created}) FROM {sessions.sql} WHERE {spelled(sessions, 'expires_at')} > now()"
+        f"SELECT count(*), max({created}) FROM {sessions.table.sql} WHERE {expires} > now()"
     ).one()
     return live, newest
 

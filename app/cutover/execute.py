@@ -12,19 +12,18 @@ import getpass
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.cutover import catalog, census, checks, layout, plan
+from app.cutover import catalog, census, checks, journal, layout, plan, samples, steps, template, undo
 from app.cutover.catalog import JOURNAL, VERSION_TABLE, Snapshot, quoted
-from app.cutover.checks import Action, Finding, Options, Refused, Situation
-from app.cutover.layout import ADDED_COLUMNS, RETIRED_SCHEMA, USERS
-from app.cutover.plan import REVISIONS, Record, Step
+from app.cutover.findings import Action, Finding, Options, Refused, Situation, refusals
+from app.cutover.layout import RETIRED_SCHEMA
+from app.cutover.steps import REVISIONS, Record, Step
 
 TRIES = 12
 LONGEST_PAUSE = 5.0
@@ -32,6 +31,8 @@ LONGEST_PAUSE = 5.0
 
 _ADVISORY_CLASS = 0x5AD0_BA5E
 _LOCK_STATES = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
+_MEANT_FOR_PEOPLE = frozenset({"0A", "22", "23", "2B", "42", "54", "55"})
+"""Classes of SQLSTATE by which PostgreSQL says that a statement cannot be: the database must change, not the tool."""
 
 
 class LockNotObtained(Exception):
@@ -197,7 +198,7 @@ class Cutover:
         """
         if self.connection is not None and self.actions:
             findings = checks.examine(survey(self.connection, self.schema, self.options, self.actions))
-            if checks.refusals(findings):
+            if refusals(findings):
                 raise Refused(findings)
 
     def upgrade(self, action: Action) -> None:
@@ -206,29 +207,57 @@ class Cutover:
         Raises:
             Refused: with every finding; nothing was changed.
         """
-        if self.connection is None:
-            if "drop" in self.actions and _UNSEEN.code not in self.options.accept:
-                raise Refused([_UNSEEN])
-            self._begin()
-            template = plan.auther_template(self.schema)
-            found = layout.recognise(template, self.schema, self.options.choices)
-            self._take(plan.steps_for(action, template, found, self.options, self.operator))
-            return
+        try:
+            if self.connection is None:
+                self._write(action)
+            else:
+                self._upgrade(self.connection, action)
+        except Refused as refused:
+            done = self.actions[: self.actions.index(action)] if action in self.actions else ()
+            raise Refused(refused.findings, REVISIONS[done[-1]] if done else None) from refused
+
+    def _write(self, action: Action) -> None:
+        if "drop" in self.actions and _UNSEEN.code not in self.options.accept:
+            raise Refused([_UNSEEN])
+        self._begin()
+        snapshot = template.auther_template(self.schema)
+        found = layout.recognise(snapshot, self.schema, self.options.choices)
+        for step in plan.steps_for(action, snapshot, found, self.options, self.operator):
+            self._take(step)
+
+    def _upgrade(self, connection: Connection, action: Action) -> None:
         self._begin()
         # a refusal of a later revision must be known before the first changes anything
         ahead = self.actions[self.actions.index(action) :] if action in self.actions else (action,)
-        situation = survey(self.connection, self.schema, self.options, ahead)
-        if checks.refusals(findings := checks.examine(situation)):
+        situation = survey(connection, self.schema, self.options, ahead)
+        if refusals(findings := checks.examine(situation)):
             raise Refused(findings)
         snapshot = situation.snapshot
         if self.expected is not None and self.expected != snapshot.fingerprint:
             raise Refused([_changed(self.expected, snapshot)])
         self.expected = None
-        steps = plan.steps_for(action, snapshot, situation.layout, self.options, self.operator)
-        self._take(steps[:1])
-        if steps[0].lock != "none" and (now := catalog.read(self.connection)).fingerprint != snapshot.fingerprint:
-            raise Refused([_changed(snapshot.fingerprint, now)])
-        self._take(steps[1:])
+        for step in plan.steps_for(action, snapshot, situation.layout, self.options, self.operator):
+            self._take(step)
+            if step.settles:
+                self._unchanged(snapshot)
+
+    def _unchanged(self, planned: Snapshot) -> None:
+        """Look whether the catalogue is still what was planned for, now that nobody can change it."""
+        now = catalog.read(self._database).apart_from(RETIRED_SCHEMA)
+        if now.fingerprint != planned.apart_from(RETIRED_SCHEMA).fingerprint:
+            raise Refused([_changed(planned.fingerprint, now)])
+
+    def count_retired(self) -> None:
+        """Record how many rows the retired tables have, which is final; nobody waits for it."""
+        if "retire" not in self.actions:
+            return
+        database = self._database
+        if current_revision(database, self.schema) == REVISIONS["retire"]:
+            recorded = undo.recorded(database, self.schema, "retire")
+            if recorded is not None and recorded.before["moved"] and "retired_rows" not in recorded.before:
+                self.execute(journal.count_of_retired(self.schema, recorded.before["moved"]))
+                database.commit()
+        database.rollback()
 
     def undo(self, action: Action) -> None:
         """Go back over one revision, in the transaction that is open.
@@ -240,27 +269,33 @@ class Cutover:
             raise Refused([_FINAL])
         database = self._database
         self._begin()
-        statements: list[str] = self._recorded(action)["undo"]
-        findings = list(self._undo_findings(action))
-        if checks.refusals(findings):
+        recorded = undo.recorded(database, self.schema, action)
+        if recorded is None:
+            raise Refused([_no_record(action)])
+        findings = list(undo.examine(database, self.schema, action, recorded.before, recorded.undo, self.options))
+        if refusals(findings):
             raise Refused(findings)
-        for statement in statements:
-            self._take([Step(statement.splitlines()[0][:100], (statement,))])
+        for statement in recorded.undo:
+            self._take(Step(statement.splitlines()[0][:100], (statement,)))
         if action != "adopt":
             record = Record(f"undo-{action}", self.operator, self.options, catalog.read(database).fingerprint)
-            self.execute(plan.journal_entry(self.schema, record))
+            self.execute(journal.entry(self.schema, record))
 
     def _begin(self) -> None:
-        for setting in plan.SETTINGS:
+        for setting in steps.SETTINGS:
             self.execute(setting)
 
-    def _take(self, steps: tuple[Step, ...] | list[Step]) -> None:
-        for step in steps:
-            self.observe(step, None)
-            started = time.perf_counter()
-            for statement in step.sql:
+    def _take(self, step: Step) -> None:
+        self.observe(step, None)
+        started = time.perf_counter()
+        for statement in step.sql:
+            try:
                 self.execute(statement)
-            self.observe(step, time.perf_counter() - started)
+            except DBAPIError as error:
+                if (state := sqlstate(error)) is None or state[:2] not in _MEANT_FOR_PEOPLE:
+                    raise
+                raise Refused([_stopped(step, error)]) from error
+        self.observe(step, time.perf_counter() - started)
 
     @property
     def _database(self) -> Connection:
@@ -268,92 +303,6 @@ class Cutover:
         if self.connection is None:
             raise Refused([_NEEDS_DATABASE])
         return self.connection
-
-    def _recorded(self, action: Action) -> dict[str, Any]:
-        """Return what the journal has of the last time an action was taken."""
-        found = self._database.exec_driver_sql(
-            f"SELECT before, undo FROM {quoted(self.schema, JOURNAL)} WHERE action = {catalog.literal(action)} "
-            "ORDER BY id DESC LIMIT 1"
-        )
-        row = found.mappings().one_or_none()
-        if row is None:
-            raise Refused([_no_record(action)])
-        return dict(row)
-
-    def _undo_findings(self, action: Action) -> Iterator[Finding]:
-        snapshot = catalog.read(self._database)
-        users = snapshot.table(self.schema, USERS)
-        if users is None:
-            return
-        if action == "adopt":
-            yield from self._adopt_losses(users)
-            return
-        before = self._recorded("retire")["before"]
-        present = {table.sql for table in snapshot.tables}
-        for taken in (sql for sql in before["going"] if sql in present):
-            message = f"{taken} exists again; the retired table of that name could not come back."
-            yield Finding("name-taken", "refuse", taken, message, f"ALTER TABLE {taken} RENAME TO ...;")
-        yield from self._missing_values(users, before, snapshot)
-        yield from self._orphans_to_be(before)
-
-    def _missing_values(self, users: catalog.Table, before: dict[str, Any], snapshot: Snapshot) -> Iterator[Finding]:
-        """Users who came since, where a column that comes back must have a value and has no default."""
-        kept = snapshot.table(RETIRED_SCHEMA, layout.KEPT_COLUMNS)
-        required = [quoted(name) for name in before["required_columns"]]
-        if kept is None or not required:
-            return
-        new = f"FROM {users.sql} u WHERE NOT EXISTS (SELECT FROM {kept.sql} k WHERE k.id = u.id)"
-        if count := self._count(f"SELECT count(*) {new}"):
-            names = ", ".join(required)
-            yield Finding(
-                "undo-needs-values",
-                "refuse",
-                users.sql,
-                f"{count:,} users came since, and {names}, which comes back, must have a value and has no default.",
-                f"INSERT INTO {kept.sql} (id, {names}) SELECT u.id, {', '.join('...' for _ in required)} {new};",
-            )
-
-    def _orphans_to_be(self, before: dict[str, Any]) -> Iterator[Finding]:
-        """Retired rows of users who were deleted since, where the foreign key says neither CASCADE nor SET NULL."""
-        going = set(before["going"])
-        for key in before["foreign_keys"]:
-            if key["table"] not in going or key["target"] != before["users"] or not key["validated"]:
-                continue
-            if key["on_delete"] in ("c", "n"):
-                continue
-            (name,) = (table for table in before["roles"].values() if key["table"].endswith(quoted(table)))
-            moved = quoted(RETIRED_SCHEMA, name)
-            pairs = zip(key["columns"], key["target_columns"], strict=True)
-            same = " AND ".join(f"u.{quoted(target)} = r.{quoted(column)}" for column, target in pairs)
-            given = " AND ".join(f"r.{quoted(column)} IS NOT NULL" for column in key["columns"])
-            lost = f"{given} AND NOT EXISTS (SELECT FROM {before['users']} u WHERE {same})"
-            if count := self._count(f"SELECT count(*) FROM {moved} r WHERE {lost}"):
-                yield Finding(
-                    "undo-finds-orphans",
-                    "refuse",
-                    moved,
-                    f"{count:,} rows of {moved} refer to users who were deleted since, and {key['name']}, which comes "
-                    "back, forbids that.",
-                    f"DELETE FROM {moved} r WHERE {lost};",
-                )
-
-    def _adopt_losses(self, users: catalog.Table) -> list[Finding]:
-        dropped = "\n".join(self._recorded("adopt")["undo"])
-        losses = []
-        if f"DROP TABLE {users.sql}" in dropped and (rows := self._count(f"SELECT count(*) FROM {users.sql}")):
-            losses.append(f"{rows:,} users, whose table was made by adopt")
-        for name in ADDED_COLUMNS:
-            if f"DROP COLUMN {name}" in dropped and name != "identity_updated_at":
-                rows = self._count(f"SELECT count(*) FROM {users.sql} WHERE {name} IS NOT NULL")
-                if rows:
-                    losses.append(f"{rows:,} values of users.{name}")
-        if not losses or "undo-loses-values" in self.options.accept:
-            return []
-        message = f"Undoing adopt would lose {' and '.join(losses)}."
-        return [Finding("undo-loses-values", "refuse", users.sql, message, "--accept undo-loses-values")]
-
-    def _count(self, sql: str) -> int:
-        return int(self._database.exec_driver_sql(sql).scalar_one())
 
 
 def survey(connection: Connection, schema: str, options: Options, actions: tuple[Action, ...]) -> Situation:
@@ -367,7 +316,7 @@ def survey(connection: Connection, schema: str, options: Options, actions: tuple
         moved = connection.exec_driver_sql(
             f"SELECT before -> 'roles' FROM {quoted(schema, JOURNAL)} WHERE action = 'retire' ORDER BY id DESC LIMIT 1"
         ).scalar_one_or_none()
-    found = layout.recognise(snapshot, schema, options.choices, moved)
+    found = layout.recognise(snapshot, schema, options.choices, moved, samples.looking(connection))
     return Situation(snapshot, found, census.take(connection, snapshot, found), options, actions)
 
 
@@ -387,6 +336,21 @@ def _changed(expected: str, snapshot: Snapshot) -> Finding:
         snapshot.database,
         f"The catalogue is not the one that was planned for (fingerprint {expected}, now {snapshot.fingerprint}).",
         "shadow plan",
+    )
+
+
+def _stopped(step: Step, error: DBAPIError) -> Finding:
+    """Say what PostgreSQL has against a step; the transaction is rolled back."""
+    cause = error.orig.__cause__ if error.orig else None
+    more = [part for name in ("detail", "hint") if (part := getattr(cause, name, None))]
+    reason = str(cause or error.orig).splitlines()[0]
+    return Finding(
+        "statement-refused",
+        "refuse",
+        step.on[0] if step.on else step.title,
+        f"PostgreSQL does not let this be done: {step.title}. It says: {reason} (SQLSTATE {sqlstate(error)})."
+        + "".join(f" {part}" for part in more if sqlstate(error) not in ("23505", "23503", "22P02")),
+        "Change what it names, or take it out of the way with --release, and run shadow plan again.",
     )
 
 

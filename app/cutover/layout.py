@@ -1,78 +1,45 @@
-"""Which table plays which role of Better Auth's schema: recognised by its columns, and every decision with its reason.
+"""Which table plays which role of Better Auth's schema, and which column which part: every decision with its reason.
 
-The promise: two tables that could both play a role are never chosen between in silence. What cannot be decided is a
-`Doubt` that names the candidates; `--map role=schema.table` decides it.
+    mapped       --map said so
+    named        the table's name says the role, and it has the role's core columns
+    by columns   it has all columns of the role, whatever it is called
+    by shape     its foreign key, types and contents are the role's, whatever its columns are called
+
+The promise: the first of these that any table reaches decides, and two tables that reach the same are never chosen
+between in silence. What cannot be decided is a `Doubt` that names the candidates and the `--map` that decides it.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
-from app.cutover.catalog import OWN_TABLES, Snapshot, Table, quoted
+from app.cutover import shapes
+from app.cutover.catalog import OWN_TABLES, Column, Snapshot, Table, quoted
+from app.cutover.shapes import Look, looks_like_nothing
+from app.cutover.signatures import (
+    ADDED_COLUMNS,
+    GOING_COLUMNS,
+    GOING_ROLES,
+    OWNED_ROLES,
+    SIGNATURES,
+    TARGET_COLUMNS,
+    USERS,
+    normalised,
+    says,
+)
 
 RETIRED_SCHEMA = "retired_auth"
 KEPT_COLUMNS = "users_columns"
 """Table in RETIRED_SCHEMA with the values of the columns that left users, by id."""
-
-USERS = "users"
-SIGNATURES: Mapping[str, frozenset[str]] = {
-    "users": frozenset({"id", "email", "email_verified"}),
-    "sessions": frozenset({"id", "token", "expires_at", "user_id"}),
-    "accounts": frozenset({"id", "account_id", "provider_id", "user_id"}),
-    "verifications": frozenset({"id", "identifier", "value", "expires_at"}),
-    "jwks": frozenset({"id", "public_key", "private_key"}),
-    "two_factors": frozenset({"id", "secret", "backup_codes", "user_id"}),
-}
-"""Role to the columns that make a table a candidate, in snake_case (Better Auth, Concepts: Database)."""
-
-GOING_ROLES = tuple(role for role in SIGNATURES if role != USERS)
-
-TARGET_COLUMNS: Mapping[str, tuple[str, str]] = {
-    "id": ("character varying(255)", "PRIMARY KEY"),
-    "name": ("text", "NOT NULL"),
-    "email": ("text", "NOT NULL UNIQUE"),
-    "email_verified": ("boolean", "NOT NULL DEFAULT false"),
-    "image": ("text", ""),
-    "onboarding_completed_at": ("timestamp with time zone", ""),
-    "created_at": ("timestamp with time zone", "NOT NULL DEFAULT now()"),
-    "updated_at": ("timestamp with time zone", "NOT NULL DEFAULT now()"),
-    "deleted_at": ("timestamp with time zone", ""),
-    "identity_updated_at": ("timestamp with time zone", ""),
-}
-"""The users table that the server needs: type, and what follows it in CREATE TABLE."""
-
-ADDED_COLUMNS = ("onboarding_completed_at", "deleted_at", "identity_updated_at")
-"""Those that Better Auth does not have."""
-
-_TEXT = re.compile(r"text|character varying(\(\d+\))?")
-_MOMENT = re.compile(r"timestamp(\(\d\))? with(out)? time zone")
-_BOOLEAN = re.compile(r"boolean")
-
-GOING_COLUMNS: Mapping[str, tuple[str, re.Pattern[str], str | None]] = {
-    "status": ("Auther's template", _TEXT, "deactivated_at"),
-    "deactivated_at": ("Auther's template", _MOMENT, None),
-    "deactivated_by": ("Auther's template", _TEXT, None),
-    "deactivated_reason": ("Auther's template", _TEXT, None),
-    "failed_login_attempts": ("Auther's template", re.compile(r"integer|smallint|bigint"), None),
-    "locked_until": ("Auther's template", _MOMENT, None),
-    "role_slugs": ("Auther's template", re.compile(r"(text|character varying(\(\d+\))?)\[\]"), None),
-    "two_factor_enabled": ("the two-factor plugin", _BOOLEAN, None),
-    "role": ("the admin plugin", _TEXT, "banned"),
-    "banned": ("the admin plugin", _BOOLEAN, None),
-    "ban_reason": ("the admin plugin", _TEXT, None),
-    "ban_expires": ("the admin plugin", _MOMENT, None),
-    "username": ("the username plugin", _TEXT, "display_username"),
-    "display_username": ("the username plugin", _TEXT, None),
-    "phone_number": ("the phone-number plugin", _TEXT, "phone_number_verified"),
-    "phone_number_verified": ("the phone-number plugin", _BOOLEAN, None),
-    "is_anonymous": ("the anonymous plugin", _BOOLEAN, None),
-    "last_login_method": ("the last-login-method plugin", _TEXT, None),
-}
-"""Column of users that goes: who put it there, its type, and the neighbour without which only its name speaks for it.
-A column of the name and another type is the app's own."""
+DEFAULT_SCHEMA = "public"
+NONE = "none"
+"""What --map takes for a role that no table plays."""
+BESIDE_COMMENT = (
+    "The users table as the server will have it, over the old app's. Made by 0001_adopt, goes with 0002_retire."
+)
+"""By which the view of adopt is known."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +49,12 @@ class Role:
     name: str
     table: Table
     reason: str
+    fields: Mapping[str, str] = field(default_factory=dict)
+    """Better Auth's column, in snake_case, to the table's own, where it is known."""
+
+    def spelled(self, name: str) -> str | None:
+        """Return a column of Better Auth's as SQL; None if the table has none that is known."""
+        return quoted(self.fields[name]) if name in self.fields else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,11 +84,17 @@ class Layout:
     """`retired`: the tables that go have moved already; `thin`: the target is there; `empty`: no identity at all."""
     schema: str
     roles: tuple[Role, ...] = ()
+    fields: Mapping[str, Column] = field(default_factory=dict)
+    """Column of the target to the column of users that becomes it, where there is one."""
     going_columns: tuple[GoingColumn, ...] = ()
     doubts: tuple[Doubt, ...] = ()
 
     def __getitem__(self, role: str) -> Table | None:
-        return next((found.table for found in self.roles if found.name == role), None)
+        found = self.role(role)
+        return found.table if found else None
+
+    def role(self, name: str) -> Role | None:
+        return next((found for found in self.roles if found.name == name), None)
 
     @property
     def users(self) -> Table | None:
@@ -124,7 +103,7 @@ class Layout:
     @property
     def going(self) -> tuple[Table, ...]:
         """The tables that go, in the order of the roles."""
-        return tuple(role.table for role in self.roles if role.name != USERS)
+        return tuple(role.table for role in self.roles if SIGNATURES[role.name].fate == "goes")
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,136 +111,286 @@ class Choices:
     """What a person decided where the database cannot say."""
 
     tables: Mapping[str, str] = field(default_factory=dict)
-    """Role to `schema.table`, from --map."""
+    """Role to `schema.table`, or to `none`, from --map."""
+    columns: Mapping[str, str] = field(default_factory=dict)
+    """`users.email` to a column of that table, from --map."""
     keep: frozenset[str] = frozenset()
     """`users.column` that stays though its name says it goes, from --keep."""
 
 
-def normalised(name: str) -> str:
-    """Return a column's or table's name in snake_case: `emailVerified`, `email_verified` -> `email_verified`."""
-    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
+@dataclass(frozen=True, slots=True)
+class _Candidate:
+    table: Table
+    tier: int
+    reason: str
+    fields: Mapping[str, str]
 
 
-def spelled(table: Table, name: str) -> str | None:
-    """Return how a table spells a column of Better Auth's, as SQL: `"userId"` or `user_id`; None if it has none."""
-    return next((quoted(column.name) for column in table.columns if normalised(column.name) == name), None)
-
-
-def recognise(snapshot: Snapshot, schema: str, choices: Choices, moved: Mapping[str, str] | None = None) -> Layout:
+def recognise(
+    snapshot: Snapshot,
+    schema: str,
+    choices: Choices,
+    moved: Mapping[str, Mapping[str, Any]] | None = None,
+    look: Look = looks_like_nothing,
+) -> Layout:
     """Return which tables of the snapshot play which role for a server that looks into `schema`.
 
     Args:
         snapshot: the catalogue.
-        schema: where users is.
+        schema: where users is, or is to be.
         choices: what a person decided.
-        moved: after retire, role to the name that its table has in RETIRED_SCHEMA; a table of the same name elsewhere
-            is then the app's own.
+        moved: after retire, role to the name that its `table` has in RETIRED_SCHEMA and its `fields`; a table of the
+            same name elsewhere is then the app's own.
+        look: tells what is in the columns of a table, where names do not say it.
     """
-    doubts: list[Doubt] = []
-    users = _choose(snapshot, USERS, schema, choices, doubts, None)
-    roles = [users] if users is not None else []
-    if moved is not None:
-        for role, name in moved.items():
-            if (table := snapshot.table(RETIRED_SCHEMA, name)) is not None:
-                roles.append(Role(role, table, "retired as such"))
-        return Layout("retired", schema, tuple(roles), doubts=tuple(doubts))
-    for role in GOING_ROLES:
-        found = _choose(snapshot, role, schema, choices, doubts, users.table if users else None)
-        if found is not None:
-            roles.append(found)
-    going = [role.table for role in roles if role.name != USERS]
-    if users is None:
-        return _without_users(snapshot, schema, tuple(roles), going, doubts)
-    doubts += _unsupported(users.table, schema)
-    if not snapshot.sees_all_rows:
-        hidden = [table for table in (users.table, *going) if table.forced_row_security]
-        doubts += [_hidden(table, snapshot.role) for table in hidden]
-    columns = tuple(_going_columns(users.table, choices))
-    return Layout("better-auth" if going or columns else "thin", schema, tuple(roles), columns, tuple(doubts))
+    return _Recognition(snapshot, schema, choices, look).layout(moved)
 
 
-def _without_users(
-    snapshot: Snapshot, schema: str, roles: tuple[Role, ...], going: list[Table], doubts: list[Doubt]
-) -> Layout:
-    if not going:
-        if (taken := snapshot.table(schema, USERS)) is not None:
-            doubts.append(_taken(taken))
-        return Layout("empty", schema, doubts=tuple(doubts))
-    doubts.append(
-        Doubt(
-            "role-missing",
-            quoted(schema, USERS),
-            f"{', '.join(table.sql for table in going)} look like Better Auth's, but no table has the columns of "
-            f"its users ({', '.join(sorted(SIGNATURES[USERS]))}).",
-            f"shadow inspect --map users={schema}.your_table",
-        )
-    )
-    return Layout("better-auth", schema, roles, doubts=tuple(doubts))
+@dataclass
+class _Recognition:
+    snapshot: Snapshot
+    schema: str
+    choices: Choices
+    look: Look
+    doubts: list[Doubt] = field(default_factory=list)
 
+    def layout(self, moved: Mapping[str, Mapping[str, Any]] | None) -> Layout:
+        if moved is not None:
+            return self._retired(moved)
+        users = self._users()
+        roles = [users] if users else []
+        for name in SIGNATURES:
+            if name != USERS and (found := self._other(name, users, roles)) is not None:
+                roles.append(found)
+        roles = _distinct(roles)
+        going = [role.table for role in roles if role.name in GOING_ROLES]
+        if users is None:
+            return self._without_users(roles, going)
+        fields, doubts = shapes.fields_of_users(users.table, self.choices.columns, self.look)
+        self.doubts += [Doubt(*each) for each in doubts]
+        roles[0] = replace(users, fields={name: column.name for name, column in fields.items()})
+        self._missing(users, roles)
+        self._name_free(users.table)
+        columns = tuple(_going_columns(users.table, fields, self.choices))
+        if not self.snapshot.sees_all_rows:
+            self.doubts += [
+                _hidden(table, self.snapshot.role) for table in (users.table, *going) if table.forced_row_security
+            ]
+        done = not going and not columns and _is_target(users.table, self.schema, fields)
+        return Layout("thin" if done else "better-auth", self.schema, tuple(roles), fields, columns, tuple(self.doubts))
 
-def _choose(
-    snapshot: Snapshot, role: str, schema: str, choices: Choices, doubts: list[Doubt], users: Table | None
-) -> Role | None:
-    if (mapped := choices.tables.get(role)) is not None:
-        return _mapped(snapshot, role, mapped, doubts)
-    candidates = [
-        table
-        for table in snapshot.tables
-        if table.kind in ("r", "p")
-        and table.schema != RETIRED_SCHEMA
-        and table.name not in OWN_TABLES
-        and _names(table) >= SIGNATURES[role]
-        and normalised(table.name) in _spellings(role)
-        and (table.schema == schema or _refers(snapshot, table, users))
-    ]
-    if not candidates:
-        return None
-    if len(candidates) > 1:
-        names = ", ".join(f"{table.schema}.{table.name}" for table in candidates)
-        doubts.append(
+    def _retired(self, moved: Mapping[str, Mapping[str, Any]]) -> Layout:
+        users = self.snapshot.table(self.schema, USERS)
+        fields = {column.name: column for column in users.columns if column.name in TARGET_COLUMNS} if users else {}
+        roles = [Role(USERS, users, "retired as such", {name: name for name in fields})] if users else []
+        for role, was in moved.items():
+            if (table := self.snapshot.table(RETIRED_SCHEMA, was["table"])) is not None:
+                roles.append(Role(role, table, "retired as such", was["fields"]))
+        return Layout("retired", self.schema, tuple(roles), fields, doubts=tuple(self.doubts))
+
+    def _without_users(self, roles: list[Role], going: list[Table]) -> Layout:
+        if not going:
+            taken = self.snapshot.table(self.schema, USERS)
+            if taken is not None:
+                self.doubts.append(_taken(taken))
+            return Layout("empty", self.schema, doubts=tuple(self.doubts))
+        self.doubts.append(
             Doubt(
-                "role-ambiguous",
-                role,
-                f"{len(candidates)} tables have the columns of Better Auth's {role}: {names}.",
-                f"--map {role}={candidates[0].schema}.{candidates[0].name}",
+                "role-missing",
+                quoted(self.schema, USERS),
+                f"{', '.join(table.sql for table in going)} look like Better Auth's, but no table has the columns of "
+                f"its users ({', '.join(sorted(SIGNATURES[USERS].core))}).",
+                f"shadow inspect --map users={self.schema}.your_table",
             )
         )
-        return None
-    (table,) = candidates
-    return Role(role, table, f"its name, and the columns {', '.join(sorted(SIGNATURES[role] - {'id'}))}")
+        return Layout("better-auth", self.schema, tuple(roles), doubts=tuple(self.doubts))
+
+    # ------------------------------------------------------------------------------------------------------ the roles
+
+    def _tables(self) -> Iterator[Table]:
+        for table in self.snapshot.tables:
+            apart = table.schema == RETIRED_SCHEMA or table.name in OWN_TABLES or bool(table.parents)
+            if table.kind in ("r", "p") and not apart:
+                yield table
+
+    def _by_columns(self, role: str) -> list[_Candidate]:
+        """Return the tables that are known by the names of their columns, the surest first."""
+        signature, found = SIGNATURES[role], []
+        for table in self._tables():
+            fields = _fields(table, role, self.choices.columns)
+            if says(table.name, role) and fields.keys() >= signature.core:
+                reason = f"its name, and the columns {', '.join(sorted(signature.core - {'id'}))}"
+                found.append(_Candidate(table, 1, reason, fields))
+            elif fields.keys() >= signature.full and len(signature.full) > 3:
+                reason = f"the columns {', '.join(sorted(signature.full - {'id'}))}"
+                found.append(_Candidate(table, 2, reason, fields))
+        return sorted(found, key=lambda candidate: candidate.tier)
+
+    def _users(self) -> Role | None:
+        if (mapped := self.choices.tables.get(USERS)) is not None:
+            return self._mapped(USERS, mapped)
+        referred = self._referred()
+        candidates = self._by_columns(USERS)
+        # what sessions or accounts belong to needs no name; without them, columns alone are any customer table's
+        candidates = [
+            replace(each, tier=1, reason=f"{each.reason}; {referred[each.table.key]}")
+            if each.table.key in referred
+            else each
+            for each in candidates
+            if each.tier == 1 or each.table.key in referred
+        ]
+        if not candidates:
+            for table in self._tables():
+                reason = referred.get(table.key) or shapes.users(self.snapshot, table, self.look)
+                if reason and shapes.has_address(table, self.look):
+                    candidates.append(_Candidate(table, 3, reason, _fields(table, USERS, self.choices.columns)))
+        return self._chosen(USERS, self._near(candidates))
+
+    def _referred(self) -> dict[tuple[str, str], str]:
+        """Return the tables that sessions and accounts, known by their columns, belong to, and by which of them."""
+        found: dict[tuple[str, str], str] = {}
+        for role in ("accounts", "sessions", "two_factors"):
+            for candidate in self._by_columns(role):
+                for key in self.snapshot.keys_from(candidate.table.key):
+                    if key.columns == (candidate.fields["user_id"],):
+                        found.setdefault(key.target, f"{candidate.table.sql} refers to it")
+        return found
+
+    def _near(self, candidates: list[_Candidate]) -> list[_Candidate]:
+        """Prefer the schema that DATABASE_SCHEMA names, where it was named: two apps may share a database."""
+        here = [candidate for candidate in candidates if candidate.table.schema == self.schema]
+        return here if here and self.schema != DEFAULT_SCHEMA else candidates
+
+    def _other(self, role: str, users: Role | None, found: list[Role]) -> Role | None:
+        if (mapped := self.choices.tables.get(role)) is not None:
+            return None if mapped == NONE else self._mapped(role, mapped, users)
+        homes = {each.table.schema for each in found} or {self.schema}
+        candidates = [each for each in self._by_columns(role) if self._belongs(each, role, users, homes)]
+        if not candidates and users is not None:
+            taken = {each.table.key for each in found}
+            for table in self._tables():
+                if table.key in taken or table.schema not in homes:
+                    continue
+                if (shape := shapes.of_role(role, self.snapshot, table, users.table, self.look)) is not None:
+                    candidates.append(_Candidate(table, 3, *shape))
+        return self._chosen(role, candidates)
+
+    def _belongs(self, candidate: _Candidate, role: str, users: Role | None, homes: set[str]) -> bool:
+        """Whether a table belongs to these users, and not to those of another app in the same database."""
+        targets = {key.target for key in self.snapshot.keys_from(candidate.table.key)}
+        if users is not None and role in OWNED_ROLES and users.table.key not in targets:
+            owner = {
+                k.target
+                for k in self.snapshot.keys_from(candidate.table.key)
+                if k.columns == (candidate.fields["user_id"],)
+            }
+            return not owner and candidate.table.schema in homes
+        return candidate.table.schema in homes or (users is not None and users.table.key in targets)
+
+    def _chosen(self, role: str, candidates: list[_Candidate]) -> Role | None:
+        if not candidates:
+            return None
+        best = [each for each in candidates if each.tier == min(other.tier for other in candidates)]
+        if len(best) > 1:
+            names = ", ".join(f"{each.table.schema}.{each.table.name}" for each in best)
+            options = "\n".join(f"--map {role}={each.table.schema}.{each.table.name}" for each in best)
+            none = f"\n--map {role}={NONE}" if role != USERS else ""
+            what = "columns" if best[0].tier < 3 else "shape"
+            message = f"{len(best)} tables have the {what} of Better Auth's {role}: {names}."
+            self.doubts.append(Doubt("role-ambiguous", role, message, options + none))
+            return None
+        return Role(role, best[0].table, best[0].reason, best[0].fields)
+
+    def _mapped(self, role: str, mapped: str, users: Role | None = None) -> Role | None:
+        table = next((table for table in self.snapshot.tables if f"{table.schema}.{table.name}" == mapped), None)
+        if table is None or table.kind not in ("r", "p"):
+            what = "does not exist" if table is None else "is no table"
+            near = sorted(f"{each.schema}.{each.name}" for each in self._tables())[:12]
+            remedy = f"shadow inspect --map {role}=...  with one of: {', '.join(near)}"
+            self.doubts.append(Doubt("role-missing", mapped, f"{mapped}, mapped to {role}, {what}.", remedy))
+            return None
+        if table.column("id") is None:
+            message = f"{mapped}, mapped to {role}, has no column id, which every table of Better Auth's has."
+            self.doubts.append(Doubt("role-missing", mapped, message, "shadow inspect"))
+            return None
+        fields = _fields(table, role, self.choices.columns)
+        if role != USERS and users is not None and (lacking := SIGNATURES[role].core - fields.keys()):
+            shape = shapes.of_role(role, self.snapshot, table, users.table, self.look)
+            if shape is None:
+                message = f"{mapped}, mapped to {role}, has no {', '.join(sorted(lacking))} that is recognised."
+                remedy = "\n".join(f"--map {role}.{name}=its_column" for name in sorted(lacking))
+                self.doubts.append(Doubt("role-missing", mapped, message, remedy))
+                return None
+            fields = shape[1]
+        return Role(role, table, "mapped by --map", fields)
+
+    def _missing(self, users: Role, roles: list[Role]) -> None:
+        """Ask for a role that must be there: where names were mapped, what was not recognised may still be it."""
+        if all(role.reason == "mapped by --map" or not shapes.is_shape(role.reason) for role in roles):
+            return
+        known = {role.name for role in roles} | set(self.choices.tables)
+        taken = {role.table.key for role in roles}
+        for name in ("sessions", "accounts", "verifications"):
+            if name in known or any(doubt.subject == name for doubt in self.doubts):
+                continue
+            tables = [each for each in self._tables() if each.key not in taken and each.schema == users.table.schema]
+            possible = [each for each in tables if shapes.could_be(name, self.snapshot, each, users.table)]
+            if possible:
+                names = ", ".join(f"{each.schema}.{each.name}" for each in possible)
+                options = [f"--map {name}={each.schema}.{each.name}" for each in possible] + [f"--map {name}={NONE}"]
+                message = f"No table was recognised as Better Auth's {name}; it could be one of {names}."
+                self.doubts.append(Doubt("role-missing", name, message, "\n".join(options)))
+
+    def _name_free(self, users: Table) -> None:
+        taken = self.snapshot.table(self.schema, USERS)
+        if taken is not None and taken.key != users.key and not is_beside(taken):
+            self.doubts.append(_occupied(taken, users))
 
 
-def _mapped(snapshot: Snapshot, role: str, mapped: str, doubts: list[Doubt]) -> Role | None:
-    table = next((table for table in snapshot.tables if f"{table.schema}.{table.name}" == mapped), None)
-    missing = SIGNATURES[role] - _names(table) if table else SIGNATURES[role]
-    if table is not None and not missing:
-        return Role(role, table, "mapped by --map")
-    what = f"has no column {', '.join(sorted(missing))}" if table else "does not exist"
-    doubts.append(Doubt("role-missing", mapped, f"{mapped}, mapped to {role}, {what}.", "shadow inspect"))
-    return None
+def is_beside(table: Table) -> bool:
+    """Whether it is the view that adopt made."""
+    return table.kind == "v" and table.comment == BESIDE_COMMENT
 
 
-def _refers(snapshot: Snapshot, table: Table, users: Table | None) -> bool:
-    """Whether a table of another schema belongs to these users: two apps may share a database."""
-    return users is not None and any(key.target == users.key for key in snapshot.keys_from(table.key))
+def _distinct(roles: list[Role]) -> list[Role]:
+    """Let a table play one role only, the first; the columns of an older plugin may include those of a newer."""
+    found: dict[tuple[str, str], Role] = {}
+    for role in roles:
+        found.setdefault(role.table.key, role)
+    return list(found.values())
 
 
-def _names(table: Table) -> set[str]:
-    return {normalised(column.name) for column in table.columns}
-
-
-def _spellings(role: str) -> set[str]:
-    singular = role.removesuffix("s")
-    return {role, singular, f"{role}s"}
+def _fields(table: Table, role: str, columns: Mapping[str, str]) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for column in table.columns:
+        fields.setdefault(normalised(column.name), column.name)
+    for name, column_name in columns.items():
+        owner, _, part = name.partition(".")
+        if owner == role and table.column(column_name) is not None:
+            fields[part] = column_name
+    return fields
 
 
 def _taken(table: Table) -> Doubt:
+    missing = SIGNATURES[USERS].core - {normalised(column.name) for column in table.columns}
     return Doubt(
         "users-name-taken",
         table.sql,
-        f"{table.sql} exists and is no users table of Better Auth's: it lacks "
-        f"{', '.join(sorted(SIGNATURES[USERS] - _names(table)))}.",
-        "Set DATABASE_SCHEMA to a schema in which the name users is free.",
+        f"{table.sql} exists and is no users table of Better Auth's: it lacks {', '.join(sorted(missing)) or 'nothing'}"
+        f"{'' if table.kind in ('r', 'p') else ', and is no table'}.",
+        "Set DATABASE_SCHEMA to a schema in which the name users is free; or, if it is the users table after all, "
+        f"--map users={table.schema}.{table.name} --map users.email=its_column ...",
+    )
+
+
+def _occupied(taken: Table, users: Table) -> Doubt:
+    kind = {"v": "VIEW", "m": "MATERIALIZED VIEW", "f": "FOREIGN TABLE"}.get(taken.kind, "TABLE")
+    return Doubt(
+        "users-name-taken",
+        taken.sql,
+        f"{users.sql} is to become {taken.sql}, but there is a {kind.lower()} of that name already.",
+        f"ALTER {kind} {taken.sql} RENAME TO {quoted(taken.name + '_old')};\n"
+        f"-- or, if it is the one: --map users={taken.schema}.{taken.name}",
     )
 
 
@@ -277,64 +406,32 @@ def _hidden(table: Table, role: str) -> Doubt:
     )
 
 
-def _unsupported(users: Table, schema: str) -> list[Doubt]:
-    """Say what keeps a users table from being Auther's template layout, the only one that is migrated so far."""
-    faults = []
-    if (users.schema, users.name) != (schema, USERS):
-        faults.append(f"it is {users.sql}, not {quoted(schema, USERS)}")
-    for name in ("id", "name", "email", "email_verified", "created_at", "updated_at"):
-        column = users.column(name)
+def _is_target(users: Table, schema: str, fields: Mapping[str, Column]) -> bool:
+    """Whether users is what the server needs, but for columns that are to be added."""
+    if users.key != (schema, USERS):
+        return False
+    for name, (type_, rest) in TARGET_COLUMNS.items():
+        column = fields.get(name)
         if column is None:
-            faults.append(f"it has no column {name}")
-        elif not _fits(name, column.type):
-            faults.append(f"its column {name} is {column.type}")
-        elif not column.not_null:
-            faults.append(f"its column {name} may be null")
-    for name in ("image", *ADDED_COLUMNS):
-        column = users.column(name)
-        if column is not None and not _fits(name, column.type):
-            faults.append(f"its column {name} is {column.type}")
-    if users.kind != "r":
-        faults.append("it is partitioned")
-    if not faults:
-        return []
-    return [
-        Doubt(
-            "layout-unsupported",
-            users.sql,
-            f"{users.sql} is not in the layout of Auther's template: {'; '.join(faults)}.",
-            "This version migrates Auther's template layout (users, snake_case columns, text ids, time zones) only; "
-            "nothing was changed." + _widening(users),
-        )
-    ]
+            if name not in (*ADDED_COLUMNS, "image"):
+                return False
+            continue
+        fits = shapes.is_wide_key(column) if name == "id" else column.type == type_
+        if column.name != name or not fits or ("NOT NULL" in rest and not column.not_null):
+            return False
+    return True
 
 
-def _widening(users: Table) -> str:
-    """Say how a varchar becomes the text that is wanted: PostgreSQL only changes the catalogue for it."""
-    columns = [users.column(name) for name in ("name", "email", "image")]
-    narrow = [column.name for column in columns if column is not None and column.type.startswith("character varying")]
-    return "".join(f"\nALTER TABLE {users.sql} ALTER COLUMN {name} TYPE text;" for name in narrow)
-
-
-def _fits(name: str, actual: str) -> bool:
-    wanted = TARGET_COLUMNS[name][0]
-    if name == "id":
-        return actual == "text" or (actual.startswith("character varying") and _room(actual) >= 255)
-    return actual == wanted
-
-
-def _room(type_: str) -> float:
-    length = re.search(r"\((\d+)\)", type_)
-    return float(length[1]) if length else float("inf")
-
-
-def _going_columns(users: Table, choices: Choices) -> list[GoingColumn]:
-    going = []
+def _going_columns(users: Table, fields: Mapping[str, Column], choices: Choices) -> Iterator[GoingColumn]:
+    played = {column.name for column in fields.values()}
+    names = {normalised(column.name) for column in users.columns}
     for column in users.columns:
-        known = GOING_COLUMNS.get(column.name)
-        if known is None or f"users.{column.name}" in choices.keep or known[1].fullmatch(column.type) is None:
+        name = normalised(column.name)
+        known = GOING_COLUMNS.get(name)
+        if known is None or column.name in played or known[1].fullmatch(column.type) is None:
+            continue
+        if choices.keep & {f"users.{column.name}", f"users.{name}"}:
             continue
         origin, _, neighbour = known
-        by_name = neighbour is not None and users.column(neighbour) is None
-        going.append(GoingColumn(column.name, f"{origin} put it there", by_name))
-    return going
+        by_name = neighbour is not None and neighbour not in names
+        yield GoingColumn(column.name, f"{origin} put it there", by_name)

@@ -17,9 +17,9 @@ from rich.table import Table as RichTable
 
 from app.cutover.catalog import VERSION_TABLE, quoted
 from app.cutover.census import Census
-from app.cutover.checks import Action, Finding, Level, Situation, refusals
+from app.cutover.findings import Action, Finding, Level, Situation, refusals
 from app.cutover.layout import Layout
-from app.cutover.plan import BLOCKS, REVISIONS, SETTINGS, Step
+from app.cutover.steps import BLOCKS, REVISIONS, SETTINGS, Step
 from app.cutover.verify import Verdict, Verification
 
 LEVELS: dict[Level, str] = {"refuse": "red", "warn": "yellow", "info": "blue"}
@@ -103,6 +103,8 @@ def _print_step(console: Console, number: int, step: Step) -> None:
     facts = [f"lock: {step.lock}, {BLOCKS[step.lock]}"]
     if step.rows is not None:
         facts.append(f"{step.rows:,} rows" + (f", {_bytes(step.bytes)}" if step.bytes else ""))
+    if step.seconds is not None:
+        facts.append(f"about {step.seconds:,.1f} s")
     facts.append(f"undo: {step.undone}")
     console.print(f"{number:>3}. {escape(step.title)}", highlight=False)
     console.print(f"     [dim]{escape('; '.join(facts))}[/]", highlight=False)
@@ -125,6 +127,11 @@ def _bytes(size: int | None) -> str:
             return f"{value:,.0f} {unit}"
         value /= 1024
     return f"{value:,.1f} TB"
+
+
+def plan_text(report: Report) -> str:
+    """Return the plan as plain text, as `print_plan` shows it without colours."""
+    return _printed(lambda console: print_plan(console, report))
 
 
 def plan_json(report: Report) -> str:

@@ -12,10 +12,9 @@ from typing import Any, Literal
 
 from sqlalchemy import Connection
 
-from app.cutover import catalog, census
-from app.cutover.catalog import JOURNAL, Snapshot, literal, quoted
+from app.cutover import catalog, census, journal
+from app.cutover.catalog import JOURNAL, Snapshot, quoted
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA
-from app.cutover.plan import IDS, MIRRORED, fingerprint_of_rows
 
 Verdict = Literal["ok", "changed", "broken"]
 
@@ -48,87 +47,131 @@ def verify(connection: Connection, schema: str) -> Verification:
     snapshot = catalog.read(connection)
     if snapshot.table(schema, JOURNAL) is None:
         return Verification(None, ())
-    journal = quoted(schema, JOURNAL)
     entries = [
         (action, before, fingerprint)
         for action, before, fingerprint in connection.exec_driver_sql(
-            f"SELECT action, before, fingerprint FROM {journal} ORDER BY id"
+            f"SELECT action, before, fingerprint FROM {quoted(schema, JOURNAL)} ORDER BY id"
         )
     ]
     last = entries[-1][0]
     records = {action: (before, fingerprint) for action, before, fingerprint in entries}
     before, fingerprint = records.get("retire") or records["adopt"]
-    found = list(_foreign_keys(snapshot, before, everything=last in ("adopt", "undo-retire")))
+    names = _Names.after(before, retired=last in ("retire", "drop"))
+    found = list(_foreign_keys(snapshot, before, names))
     if last == "undo-retire":
         restored: Verdict = "ok" if snapshot.fingerprint == fingerprint else "changed"
         found.append(Comparison("fingerprint of the catalogue", fingerprint, snapshot.fingerprint, restored))
-    found += _rows(connection, snapshot, before, last)
-    found += _orphans(connection, snapshot, before)
+    found += _rows(connection, snapshot, before, names, last)
+    found += _orphans(connection, snapshot, names.users)
     if last in ("retire", "drop"):
-        found += _gone(snapshot, before, last)
+        found += _gone(snapshot, before, names, last)
     return Verification(last, tuple(found))
 
 
-def _foreign_keys(snapshot: Snapshot, before: dict[str, Any], *, everything: bool) -> Iterator[Comparison]:
+@dataclass(frozen=True, slots=True)
+class _Names:
+    """What things are called now that had other names before."""
+
+    retired: bool
+    before: str | None
+    users: str | None
+    columns: dict[str, str]
+    fields: dict[str, str]
+    moved: dict[str, str]
+
+    @classmethod
+    def after(cls, before: dict[str, Any], *, retired: bool) -> _Names:
+        if not retired:
+            return cls(False, before["users"], before["users"], {}, before["fields"], {})
+        target = before["target"] if before["users"] else None
+        fields = {name: name for name in before["fields"]}
+        return cls(True, before["users"], target, before["renames"], fields, before["moved"])
+
+    def table(self, sql: str) -> str:
+        """Return what a table is called now."""
+        return self.users if sql == self.before and self.users else self.moved.get(sql, sql)
+
+    def definition(self, key: dict[str, Any]) -> str:
+        """Return a foreign key's definition with the names of now."""
+        text: str = key["definition"]
+        for table, columns, words in (
+            (key["target"], key["target_columns"], f"REFERENCES {key['target']}(%s)"),
+            (key["table"], key["columns"], "FOREIGN KEY (%s)"),
+        ):
+            if table == self.before and self.retired:
+                was = words % ", ".join(map(quoted, columns))
+                now = words % ", ".join(quoted(self.columns.get(column, column)) for column in columns)
+                text = text.replace(was, now.replace(f"REFERENCES {table}(", f"REFERENCES {self.users}("), 1)
+        return text
+
+
+def _foreign_keys(snapshot: Snapshot, before: dict[str, Any], names: _Names) -> Iterator[Comparison]:
     now = {(quoted(*key.table), key.name): key for key in snapshot.foreign_keys}
-    expected = [key for key in before["foreign_keys"] if everything or not key["goes"]]
-    known = {(key["table"], key["name"]) for key in before["foreign_keys"]}
+    expected = [key for key in before["foreign_keys"] if not names.retired or not key["goes"]]
+    known = {(names.table(key["table"]), key["name"]) for key in before["foreign_keys"]}
     for key in expected:
-        there = now.get((key["table"], key["name"]))
+        table, definition = names.table(key["table"]), names.definition(key)
+        there = now.get((table, key["name"]))
         after = "missing" if there is None else there.definition
         yield Comparison(
-            f"foreign key {key['table']} {key['name']}",
-            key["definition"],
-            after,
-            "ok" if after == key["definition"] else "broken",
+            f"foreign key {table} {key['name']}", definition, after, "ok" if after == definition else "broken"
         )
     for (table, name), new in now.items():
         if (table, name) not in known and new.table[0] != RETIRED_SCHEMA:
             yield Comparison(f"foreign key {table} {name}", "not there", new.definition, "changed")
 
 
-def _rows(connection: Connection, snapshot: Snapshot, before: dict[str, Any], last: str) -> Iterator[Comparison]:
+def _rows(
+    connection: Connection, snapshot: Snapshot, before: dict[str, Any], names: _Names, last: str
+) -> Iterator[Comparison]:
     present = {table.sql for table in snapshot.tables}
-    moved = {sql: quoted(RETIRED_SCHEMA, *_names(connection, sql)[1:]) for sql in before["going"] if last == "retire"}
+    final = before.get("retired_rows", {}) if last == "retire" else {}
+    for sql, count in sorted(final.items()):
+        where = names.table(sql)
+        now = connection.exec_driver_sql(f"SELECT count(*) FROM {where}").scalar_one() if where in present else 0
+        kept: Verdict = "ok" if now == count else "broken"
+        yield Comparison(f"rows kept in {where}", f"{count:,}", f"{now:,}", kept)
     for sql, count in sorted(before.get("rows", {}).items()):
         if sql in before["going"] and last == "drop":
             continue
-        where = moved.get(sql, sql)
+        where = names.table(sql)
         if where not in present:
             yield Comparison(f"rows of {sql}", f"{count:,}", "missing", "broken")
             continue
         now = connection.exec_driver_sql(f"SELECT count(*) FROM {where}").scalar_one()
-        # rows that came since are the app's doing; a table that is locked away must not have changed
-        same: Verdict = "ok" if now == count else "broken" if sql in moved else "changed"
-        yield Comparison(f"rows of {sql}" + (f", now {where}" if sql in moved else ""), f"{count:,}", f"{now:,}", same)
-    users = before["users"]
+        # what came or went since, or between the count and the lock, is the app's doing; rows do not get lost in a move
+        same: Verdict = "ok" if now == count else "changed"
+        yield Comparison(f"rows of {sql}" + (f", now {where}" if where != sql else ""), f"{count:,}", f"{now:,}", same)
+    users = names.users
     if users is None or "ids" not in before or users not in present:
         return
-    kept = quoted(RETIRED_SCHEMA, KEPT_COLUMNS)
-    if kept in present:
-        lost = connection.exec_driver_sql(
-            f"SELECT count(*) FROM {kept} k WHERE NOT EXISTS (SELECT FROM {users} u WHERE u.id = k.id)"
-        ).scalar_one()
-        yield Comparison("ids of users that are missing", "0", f"{lost:,}", "broken" if lost else "ok")
-    for subject, member, columns in (
-        ("ids of users", "ids", IDS),
-        ("mirrored values of users", "mirrored", MIRRORED),
+    yield from _missing(connection, snapshot, users)
+    for subject, member, hashed in (
+        ("ids of users", "ids", journal.hash_of_ids(users, names.fields)),
+        ("mirrored values of users", "mirrored", journal.hash_of_mirrored(users, names.fields)),
     ):
-        now = connection.exec_driver_sql(f"SELECT {fingerprint_of_rows(users, columns)}").scalar_one()
+        now = connection.exec_driver_sql(f"SELECT {hashed}").scalar_one()
         same = "ok" if now == before[member] else "changed"
         yield Comparison(f"{subject}, hashed", before[member], now, same)
 
 
-def _names(connection: Connection, sql: str) -> list[str]:
-    return list(connection.exec_driver_sql(f"SELECT parse_ident({literal(sql)})").scalar_one())
+def _missing(connection: Connection, snapshot: Snapshot, users: str) -> Iterator[Comparison]:
+    """Compare with the ids that were copied when users shrank, where they were."""
+    kept = snapshot.table(RETIRED_SCHEMA, KEPT_COLUMNS)
+    if kept is not None:
+        own = quoted(kept.columns[0].name)
+        lost = connection.exec_driver_sql(
+            f"SELECT count(*) FROM {kept.sql} k WHERE NOT EXISTS (SELECT FROM {users} u WHERE u.id = k.{own}::text)"
+        ).scalar_one()
+        yield Comparison("ids of users that are missing", "0", f"{lost:,}", "broken" if lost else "ok")
 
 
-def _orphans(connection: Connection, snapshot: Snapshot, before: dict[str, Any]) -> Iterator[Comparison]:
+def _orphans(connection: Connection, snapshot: Snapshot, users: str | None) -> Iterator[Comparison]:
     total, checked = 0, 0
     for key in snapshot.foreign_keys:
         table = snapshot.table(*key.table)
         plain = key.validated and key.enforced and not key.inherited
-        if quoted(*key.target) == before["users"] and plain and table is not None and table.readable:
+        if quoted(*key.target) == users and plain and table is not None and table.readable:
             total += census.orphans(connection, key)
             checked += 1
     if checked:
@@ -137,16 +180,17 @@ def _orphans(connection: Connection, snapshot: Snapshot, before: dict[str, Any])
         )
 
 
-def _gone(snapshot: Snapshot, before: dict[str, Any], last: str) -> Iterator[Comparison]:
-    present = {table.sql for table in snapshot.tables}
-    for sql in before["going"]:
+def _gone(snapshot: Snapshot, before: dict[str, Any], names: _Names, last: str) -> Iterator[Comparison]:
+    present = {table.sql for table in snapshot.tables if table.kind in ("r", "p")}
+    renamed = [names.before] if names.before and names.before != names.users else []
+    for sql in [*before["going"], *renamed]:
         there = sql in present
         yield Comparison(f"table {sql}", "there", "there" if there else "gone", "broken" if there else "ok")
-    users = next((table for table in snapshot.tables if table.sql == before["users"]), None)
-    for name in before["going_columns"]:
+    users = next((table for table in snapshot.tables if table.sql == names.users), None)
+    for name in [*before["going_columns"], *before["renames"]]:
         there = users is not None and users.column(name) is not None
         yield Comparison(f"column users.{name}", "there", "there" if there else "gone", "broken" if there else "ok")
-    if before["going"] or before["going_columns"]:
+    if before["moved"] or before["going_columns"]:
         there = RETIRED_SCHEMA in snapshot.schemas
         right: Verdict = "ok" if there == (last == "retire") else "broken"
         yield Comparison(

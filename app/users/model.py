@@ -1,7 +1,8 @@
 """The shadow row as SQLAlchemy sees it: one table `users`, keyed by the provider's `sub`.
 
 The promise: the columns here are the target of the cutover, no more and no fewer; the app's own columns stay in the
-table unseen. The schema is not fixed: the connection's search_path decides.
+table unseen. The schema is not fixed: the connection's search_path decides. Beside an old app `users` is a view over
+its table, or that table itself, with the types and the nulls that are there.
 
 A model of your own hangs on the user in three lines:
 
@@ -13,9 +14,9 @@ A model of your own hangs on the user in three lines:
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import UTC, datetime
 
-from sqlalchemy import DateTime, MetaData, String, Text, false, func
+from sqlalchemy import DateTime, Dialect, MetaData, String, Text, TypeDecorator, false, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -30,6 +31,19 @@ class Base(DeclarativeBase):
             "ix": "%(table_name)s_%(column_0_name)s_idx",
         }
     )
+
+
+class Moment(TypeDecorator[datetime]):
+    """A time with its zone, also where the column of an old app has none: there it is UTC.
+
+    PostgreSQL writes and compares such columns in the zone of the connection, which has to be UTC.
+    """
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        return value.replace(tzinfo=UTC) if value is not None and value.tzinfo is None else value
 
 
 class User(Base):
@@ -47,13 +61,11 @@ class User(Base):
     """Mirrored, and only together with the address it was said of."""
     image: Mapped[str | None] = mapped_column(Text)
     """Mirrored. The URL of a picture."""
-    onboarding_completed_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    onboarding_completed_at: Mapped[datetime | None] = mapped_column(Moment)
     """The app's own."""
-    created_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
-    updated_at: Mapped[datetime] = mapped_column(
-        DateTime(timezone=True), server_default=func.now(), onupdate=func.now()
-    )
-    deleted_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    created_at: Mapped[datetime] = mapped_column(Moment, server_default=func.now())
+    updated_at: Mapped[datetime] = mapped_column(Moment, server_default=func.now(), onupdate=func.now())
+    deleted_at: Mapped[datetime | None] = mapped_column(Moment)
     """The app's own: soft delete. No token brings the user back."""
-    identity_updated_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    identity_updated_at: Mapped[datetime | None] = mapped_column(Moment)
     """When the provider last said what is mirrored here; null is older than anything."""

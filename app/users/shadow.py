@@ -28,14 +28,14 @@ from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import Any, TypedDict, TypeVar
 
-from sqlalchemy import ColumnElement, Row, bindparam, func, or_, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, false, func, literal_column, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.errors import AccountDeleted, AccountDisabled, Contended, NoProfile, NotMigrated
 from app.idp.claims import Claims
-from app.users.identity import AddressLost, Identity, ShadowRules, ShadowUser, placeholder
+from app.users.identity import PLACEHOLDER_DOMAIN, AddressLost, Identity, ShadowRules, ShadowUser, placeholder
 from app.users.model import User
 
 _log = logging.getLogger(__name__)
@@ -150,16 +150,16 @@ class _Overtaken(Exception):
 
 _COLUMNS = (
     User.id,
-    User.name,
-    User.email,
-    User.email_verified,
+    func.coalesce(User.name, literal_column("''")),
+    func.coalesce(User.email, User.id + literal_column(f"'@{PLACEHOLDER_DOMAIN}'")),
+    func.coalesce(User.email_verified, false()),
     User.image,
     User.onboarding_completed_at,
-    User.created_at,
-    User.updated_at,
+    func.coalesce(User.created_at, User.updated_at, func.now()),
+    func.coalesce(User.updated_at, User.created_at, func.now()),
     User.deleted_at,
     User.identity_updated_at,
-)  # the fields of ShadowUser, in their order
+)  # the fields of ShadowUser, in their order; the table of an old app may have nulls where ours has none
 _BY_ID = select(*_COLUMNS).where(User.id == bindparam("sub"))
 
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from app import cli
-from app.cutover.plan import Step
+from app.cutover.steps import Step
 from tests.cutover.commands import ACCEPTED, PROJECT, migrate
 from tests.cutover.test_locks import until
 from tests.cutover.witness import Witness

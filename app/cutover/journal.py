@@ -1,0 +1,192 @@
+"""The journal: a table of our own that keeps what was done, who accepted what, the facts before, and the undo as SQL.
+
+The promise: what `verify.py` compares with and what `shadow undo` runs was written in the transaction it speaks of.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from app.cutover.catalog import JOURNAL, Snapshot, Table, literal, quoted
+from app.cutover.changes import Changes
+from app.cutover.findings import Options, detached
+from app.cutover.layout import RETIRED_SCHEMA, Layout
+from app.cutover.signatures import USERS
+from app.cutover.steps import Record, Step
+
+
+def creation(schema: str) -> Step:
+    """Return the step that makes the journal."""
+    journal = quoted(schema, JOURNAL)
+    return Step(
+        f"the journal {journal} is made",
+        (
+            f"""CREATE TABLE IF NOT EXISTS {journal} (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    action text NOT NULL,
+    at timestamp with time zone NOT NULL DEFAULT now(),
+    operator text NOT NULL,
+    role text NOT NULL DEFAULT session_user,
+    accepted text[] NOT NULL,
+    options jsonb NOT NULL,
+    fingerprint text NOT NULL,
+    before jsonb NOT NULL,
+    undo jsonb NOT NULL
+)""",
+            f"COMMENT ON TABLE {journal} IS "
+            "'What the cutover did, who ran and accepted it, and how it is undone. Kept for shadow verify.'",
+        ),
+        undo=(f"DROP TABLE {journal}",),
+        undone="it is dropped",
+    )
+
+
+def entry(schema: str, record: Record, facts: str = "'{}'::jsonb") -> str:
+    """Return the INSERT that records an action; `facts` is an SQL expression of type jsonb."""
+    options = record.options
+    chosen = {
+        "keep": sorted(options.choices.keep),
+        "map": {**options.choices.tables, **options.choices.columns},
+        "detach": sorted(options.detach),
+        "release": sorted(options.release),
+        "compat_view": options.compat_view,
+    }
+    accepted = f"ARRAY[{', '.join(literal(code) for code in sorted(options.accept))}]::text[]"
+    return (
+        f"INSERT INTO {quoted(schema, JOURNAL)} (action, operator, accepted, options, fingerprint, before, undo)\n"
+        f"SELECT {literal(record.action)}, {literal(record.operator)}, {accepted}, "
+        f"{literal(json.dumps(chosen))}::jsonb, {literal(record.fingerprint)},\n{facts},\n"
+        f"{literal(json.dumps(record.undo))}::jsonb"
+    )
+
+
+def recording(layout: Layout, record: Record, before: dict[str, Any], counted: Sequence[Table] = ()) -> Step:
+    """Return the step that records an action, with the facts before it.
+
+    Args:
+        layout: where the journal and users are.
+        record: the action.
+        before: from `facts`.
+        counted: the tables whose rows are counted, nobody waiting for it.
+    """
+    told = literal(json.dumps(before, sort_keys=True)) + "::jsonb"
+    if counted:
+        counts = ", ".join(f"{literal(table.sql)}, (SELECT count(*) FROM {table.sql})" for table in counted)
+        told += f" || jsonb_build_object('rows', jsonb_build_object({counts})"
+        if layout.users is not None and "email" in layout.fields:
+            names = {name: column.name for name, column in layout.fields.items()}
+            told += f", 'ids', {hash_of_ids(layout.users.sql, names)}"
+            told += f", 'mirrored', {hash_of_mirrored(layout.users.sql, names)}"
+        told += ")"
+    return Step(
+        "what is, who runs this and how it is undone is written to the journal",
+        (entry(layout.schema, record, told),),
+        rows=sum(max(table.rows, 0) for table in counted) or None,
+    )
+
+
+def count_of_retired(schema: str, moved: Mapping[str, str]) -> str:
+    """Return the UPDATE that adds to the record of retire how many rows each retired table has: they are its last."""
+    counts = ", ".join(f"{literal(table)}, (SELECT count(*) FROM {where})" for table, where in moved.items())
+    return (
+        f"UPDATE {quoted(schema, JOURNAL)} SET before = before || jsonb_build_object('retired_rows', "
+        f"jsonb_build_object({counts})) WHERE id = (SELECT max(id) FROM {quoted(schema, JOURNAL)} "
+        f"WHERE action = 'retire') AND NOT before ? 'retired_rows'"
+    )
+
+
+def counted(snapshot: Snapshot, layout: Layout) -> tuple[Table, ...]:
+    """Return the tables whose rows are counted: users, what goes, and what refers to users."""
+    users = layout.users
+    if users is None:
+        return ()
+    tables = {table.key: table for table in (users, *layout.going)}
+    for key in snapshot.keys_to(users.key):
+        if (table := snapshot.table(*key.table)) is not None and table.readable:
+            tables[table.key] = table
+    return tuple(tables.values())
+
+
+def facts(snapshot: Snapshot, layout: Layout, changes: Changes | None, options: Options) -> dict[str, Any]:
+    """Return what `verify.py` compares with: the foreign keys one by one, what is to be gone, what has which name."""
+    users = layout.users
+    tables = [move.table for move in changes.moves] if changes else list(layout.going)
+    going = {table.key for table in tables}
+    gone = {column.name for column in changes.going} if changes else set()
+    names = {move.table.key: move.name for move in changes.moves} if changes else {}
+    moved = {quoted(*key): name for key, name in names.items()}
+    return {
+        "users": None if users is None else users.sql,
+        "target": quoted(layout.schema, USERS),
+        "fields": {name: column.name for name, column in layout.fields.items()},
+        "renames": dict(changes.renames) if changes else {},
+        "id_type": layout.fields["id"].type if "id" in layout.fields else None,
+        "roles": {
+            role.name: {"table": names[role.table.key], "fields": dict(role.fields)}
+            for role in layout.roles
+            if role.table.key in going and role.table.key in names
+        },
+        "moved": {table: quoted(RETIRED_SCHEMA, name) for table, name in moved.items()},
+        "going": [table.sql for table in tables],
+        "going_columns": sorted(gone),
+        "required_columns": [
+            column.name
+            for column in (users.columns if users else ())
+            if column.name in gone and column.not_null and column.default is None and not column.generated
+        ],
+        "foreign_keys": [
+            {
+                "name": key.name,
+                "table": quoted(*key.table),
+                "target": quoted(*key.target),
+                "definition": key.definition,
+                "columns": key.columns,
+                "target_columns": key.target_columns,
+                "on_delete": key.on_delete,
+                "validated": key.validated,
+                "goes": key.table in going
+                or (key.target in going and (detached(key, options) or key.inherited))
+                or (users is not None and key.table == users.key and bool(gone & set(key.columns))),
+            }
+            for key in snapshot.foreign_keys
+        ],
+    }
+
+
+def hash_of_ids(users: str, fields: Mapping[str, str]) -> str:
+    """Return SQL that hashes the ids of all rows, whatever their order and type, to one number."""
+    return _hash(users, f"{quoted(fields['id'])}::text")
+
+
+def hash_of_mirrored(users: str, fields: Mapping[str, str]) -> str:
+    """Return SQL that hashes what is mirrored from the provider, and who is soft-deleted, in all rows.
+
+    Args:
+        users: the table, as SQL.
+        fields: column of the target to the table's own; one that is not there counts as null.
+    """
+
+    def value(name: str, template: str) -> str:
+        return template.format(quoted(fields[name])) if name in fields else "NULL"
+
+    moment = "extract(epoch FROM {})"
+    return _hash(
+        users,
+        ", ".join(
+            (
+                value("id", "{}::text"),
+                value("name", "coalesce({}::text, '')"),
+                value("email", "{}::text"),
+                value("email_verified", "coalesce({}, false)"),
+                value("image", "{}::text"),
+                value("created_at", moment),
+                value("deleted_at", moment),
+            )
+        ),
+    )
+
+
+def _hash(users: str, values: str) -> str:
+    return f"(SELECT coalesce(sum(hashtextextended(ROW({values})::text, 0)::numeric), 0)::text FROM {users})"

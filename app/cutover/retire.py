@@ -1,0 +1,607 @@
+"""The real step: one transaction, in which what grows with the rows is done while others go on.
+
+    nobody waits           values are copied, facts are counted
+    writers wait           what changed since is copied again, what may be null no longer is filled
+    readers wait too       the catalogue changes: tables move, columns go, names and types become the target's
+
+The promise: readers wait for the catalogue alone, unless ids must be written anew, which the plan says; each step
+carries the SQL that undoes it, and together, the last first, they give back what was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from app.cutover import beside, estimate, journal, release
+from app.cutover.catalog import Column, Dependent, ForeignKey, Snapshot, Table, literal, quoted
+from app.cutover.changes import DEAD_ROWS, RATE_LIMIT_ROWS, Changes, Move, Retype
+from app.cutover.findings import Options, detached
+from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, Layout
+from app.cutover.objects import Sequence as DatabaseSequence
+from app.cutover.signatures import USERS
+from app.cutover.steps import LOCK_TIMEOUT_MS, SHORT_LOCK_TIMEOUT_MS, Record, Step, undo_of
+
+_SEEN = "shadow.seen"
+"""Run-time parameter with the snapshot that was taken before values were copied."""
+
+
+def steps(
+    snapshot: Snapshot, layout: Layout, changes: Changes | None, options: Options, operator: str
+) -> tuple[Step, ...]:
+    """Return the steps of 0002_retire."""
+    facts = journal.facts(snapshot, layout, changes, options)
+    counted = journal.counted(snapshot, layout)
+    if changes is None or not changes.any:
+        return (journal.recording(layout, Record("retire", operator, options, snapshot.fingerprint), facts, counted),)
+    keys = _detached(snapshot, layout, options)
+    locked = _locked(snapshot, changes, keys)
+    copied = list(_copy(changes))
+    after = [
+        *_fill(changes),
+        *(_detach(key) for key in keys),
+        *_remove_view(snapshot, changes),
+        *_release(snapshot, options),
+        *(step for move in changes.moves for step in _move(snapshot, move, layout)),
+        *_ids_from_elsewhere(changes),
+        *_shrink(snapshot, changes),
+        *_retype(snapshot, changes, options),
+        *_require(changes),
+        *_rename(changes),
+        *_compatible(changes, options),
+        *_clear_rate_limits(changes),
+    ]
+    # the fills run while only writers wait, and are undone with the rest
+    filled = [step for step in after if step.lock == "SHARE"]
+    changed = [step for step in after if step.lock != "SHARE"]
+    there = [quoted(layout.schema, USERS), *(quoted(RETIRED_SCHEMA, move.name) for move in changes.moves)]
+    first = f"LOCK TABLE {', '.join(there)} IN ACCESS EXCLUSIVE MODE"
+    record = Record("retire", operator, options, snapshot.fingerprint, (first, *undo_of((*copied, *filled, *changed))))
+    return (
+        *copied,
+        journal.recording(layout, record, facts, counted),
+        Step(
+            "writers wait from here",
+            (f"LOCK TABLE {changes.users.sql} IN SHARE MODE",),
+            "SHARE",
+            (changes.users.sql,),
+            settles=True,
+        ),
+        *_catch_up_copy(changes),
+        *filled,
+        Step(
+            "readers wait too, from here to the end of the transaction",
+            (
+                f"SET LOCAL lock_timeout = {SHORT_LOCK_TIMEOUT_MS}",
+                f"LOCK TABLE {', '.join(locked)} IN ACCESS EXCLUSIVE MODE",
+                f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}",
+            ),
+            "ACCESS EXCLUSIVE",
+            locked,
+        ),
+        *changed,
+    )
+
+
+def _locked(snapshot: Snapshot, changes: Changes, keys: Iterable[ForeignKey]) -> tuple[str, ...]:
+    """Return all tables that are altered, users first: locked at once, in one order."""
+    found = dict.fromkeys(table.sql for table in changes.touched)
+    for key in (*keys, *changes.keys):
+        for name in (key.target, key.table):
+            if (table := snapshot.table(*name)) is not None:
+                found.setdefault(table.sql)
+    return tuple(found)
+
+
+# ---------------------------------------------------------------------------------------------------- values are kept
+
+
+def _copy(changes: Changes) -> Iterator[Step]:
+    yield Step(
+        f"the schema {RETIRED_SCHEMA} is made",
+        (f"CREATE SCHEMA {RETIRED_SCHEMA}",),
+        undo=(f"DROP SCHEMA {RETIRED_SCHEMA}",),
+        undone="it is dropped, empty",
+    )
+    if not _copied(changes):
+        return
+    kept = quoted(RETIRED_SCHEMA, KEPT_COLUMNS)
+    selected = ", ".join(f"{value} AS {name}" for name, value in _copied(changes).items())
+    yield Step(
+        f"the values of {len(_copied(changes)) - 1} columns are kept in {kept}",
+        (
+            f"SELECT set_config({literal(_SEEN)}, pg_current_snapshot()::text, true)",
+            f"CREATE TABLE {kept} AS SELECT {selected} FROM {changes.users.sql}",
+            f"ALTER TABLE {kept} ADD PRIMARY KEY ({_id(changes)})",
+        ),
+        undo=(f"DROP TABLE {kept}",),
+        undone="it is dropped after the values are back",
+        rows=max(changes.users.rows, 0),
+        bytes=changes.users.size,
+    )
+
+
+def _id(changes: Changes) -> str:
+    return quoted(changes.fields["id"].name)
+
+
+def _copied(changes: Changes) -> dict[str, str]:
+    """Return the columns of KEPT_COLUMNS and what is in them, as SQL; none where nothing needs keeping."""
+    columns = {quoted(column.name): quoted(column.name) for column in changes.going}
+    columns |= {quoted(fill.mark): f"{quoted(fill.column.name)} IS NULL" for fill in changes.fills}
+    return {_id(changes): _id(changes), **columns} if columns else {}
+
+
+def _catch_up_copy(changes: Changes) -> Iterator[Step]:
+    columns = _copied(changes)
+    if not columns:
+        return
+    kept, users, key = quoted(RETIRED_SCHEMA, KEPT_COLUMNS), changes.users.sql, _id(changes)
+    newer = ", ".join(f"{name} = excluded.{name}" for name in columns if name != key)
+    seen = f"(SELECT age(pg_snapshot_xmin(current_setting({literal(_SEEN)})::pg_snapshot)::xid))"
+    yield Step(
+        "what changed since it was copied is copied again",
+        (
+            # a row's xmin is what wrote it; one that is younger than our snapshot may have been written after it
+            f"INSERT INTO {kept} ({', '.join(columns)}) SELECT {', '.join(columns.values())} FROM {users} "
+            f"WHERE age(xmin) <= {seen} ON CONFLICT ({key}) DO UPDATE SET {newer}",
+            f"DELETE FROM {kept} k WHERE (SELECT count(*) FROM {kept}) <> (SELECT count(*) FROM {users}) "
+            f"AND NOT EXISTS (SELECT FROM {users} u WHERE u.{key} = k.{key})",
+        ),
+        "SHARE",
+        (users,),
+        rows=max(changes.users.rows, 0),
+    )
+
+
+def _fill(changes: Changes) -> Iterator[Step]:
+    users, kept, key = changes.users.sql, quoted(RETIRED_SCHEMA, KEPT_COLUMNS), _id(changes)
+    if not changes.fills:
+        return
+    quiet, loud = _hushed(changes.users, set())
+    values = ", ".join(
+        f"{quoted(fill.column.name)} = coalesce({quoted(fill.column.name)}, {fill.value})" for fill in changes.fills
+    )
+    missing = " OR ".join(f"{quoted(fill.column.name)} IS NULL" for fill in changes.fills)
+    emptied = tuple(
+        f"UPDATE {users} u SET {quoted(fill.column.name)} = NULL FROM {kept} k WHERE k.{key} = u.{key} "
+        f"AND k.{quoted(fill.mark)}"
+        for fill in changes.fills
+    )
+    yield Step(
+        f"where {', '.join(fill.name for fill in changes.fills)} is null, it gets a value",
+        (*quiet, f"UPDATE {users} SET {values} WHERE {missing}", *loud),
+        "SHARE",
+        (users,),
+        undo=(*quiet, *emptied, *loud),
+        undone="it is null again",
+        rows=max(changes.users.rows, 0),
+    )
+
+
+# ------------------------------------------------------------------------------------------ what is in the way goes
+
+
+def _detached(snapshot: Snapshot, layout: Layout, options: Options) -> list[ForeignKey]:
+    going = [table.key for table in layout.going]
+    return [
+        key
+        for key in snapshot.keys_to(*going)
+        if key.table not in going and not key.inherited and detached(key, options)
+    ]
+
+
+def _detach(key: ForeignKey) -> Step:
+    return Step(
+        f"{key.name} on {quoted(*key.table)} is detached",
+        (f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}",),
+        "ACCESS EXCLUSIVE",
+        (quoted(*key.table), quoted(*key.target)),
+        undo=(*_catch_up(key), *_add_key(key)),
+        undone="the constraint is added again",
+    )
+
+
+def _add_key(key: ForeignKey) -> Iterator[str]:
+    table, name = quoted(*key.table), quoted(key.name)
+    yield f"ALTER TABLE {table} ADD CONSTRAINT {name} {key.definition}"
+    if key.comment is not None:
+        yield f"COMMENT ON CONSTRAINT {name} ON {table} IS {literal(key.comment)}"
+
+
+def _catch_up(key: ForeignKey) -> Iterator[str]:
+    """What the foreign key would have done, had it stood, when a row it refers to was deleted meanwhile."""
+    given = " AND ".join(f"r.{quoted(column)} IS NOT NULL" for column in key.columns)
+    pairs = zip(key.columns, key.target_columns, strict=True)
+    same = " AND ".join(f"t.{quoted(target)} = r.{quoted(column)}" for column, target in pairs)
+    lost = f"{given} AND NOT EXISTS (SELECT FROM {quoted(*key.target)} t WHERE {same})"
+    if not key.validated:
+        return
+    if key.on_delete == "c":
+        yield f"DELETE FROM {quoted(*key.table)} r WHERE {lost}"
+    elif key.on_delete == "n":
+        emptied = ", ".join(f"{quoted(column)} = NULL" for column in key.columns)
+        yield f"UPDATE {quoted(*key.table)} r SET {emptied} WHERE {lost}"
+
+
+def _remove_view(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
+    if changes.beside:
+        yield Step(
+            "the view that stood beside the old app's table goes",
+            tuple(beside.removal(changes)),
+            undo=tuple(beside.creation(snapshot, changes)),
+            undone="it is made again",
+        )
+
+
+def _released(snapshot: Snapshot, options: Options) -> tuple[release.Removal, ...]:
+    named = [found for name in sorted(options.release) for found in release.named(snapshot, name)]
+    return release.removals(snapshot, named)
+
+
+def _release(snapshot: Snapshot, options: Options) -> Iterator[Step]:
+    for removal in _released(snapshot, options):
+        yield Step(
+            f"the {removal.kind} {removal.identity} is released",
+            removal.drop,
+            "ACCESS EXCLUSIVE",
+            undo=removal.restore,
+            undone="it is made again as it was",
+        )
+
+
+# -------------------------------------------------------------------------------------------------------- tables move
+
+
+def _move(snapshot: Snapshot, move: Move, layout: Layout) -> Iterator[Step]:
+    table, going = move.table, [other.key for other in layout.going]
+    keys = [key for key in snapshot.keys_from(table.key) if key.target not in going and not key.inherited]
+    renamed = quoted(table.schema, move.name)
+    there = [f"ALTER TABLE {renamed} SET SCHEMA {RETIRED_SCHEMA}"]
+    back = [f"ALTER TABLE {quoted(RETIRED_SCHEMA, move.name)} SET SCHEMA {quoted(table.schema)}"]
+    if move.name != table.name:
+        there.insert(0, f"ALTER TABLE {table.sql} RENAME TO {quoted(move.name)}")
+        back.append(f"ALTER TABLE {renamed} RENAME TO {quoted(table.name)}")
+    for key in keys:
+        back += _catch_up(key)
+        back += _add_key(key)
+    dropped = ", ".join(f"DROP CONSTRAINT {quoted(key.name)}" for key in keys)
+    yield Step(
+        f"{table.sql} moves to {RETIRED_SCHEMA}",
+        (*((f"ALTER TABLE {table.sql} {dropped}",) if keys else ()), *there),
+        "ACCESS EXCLUSIVE",
+        (table.sql, *sorted({quoted(*key.target) for key in keys})),
+        undo=tuple(back),
+        undone="it moves back, and its foreign keys are added again",
+    )
+
+
+# --------------------------------------------------------------------------------------------------- columns of users
+
+
+def is_kept(sequence: DatabaseSequence) -> bool:
+    """Whether a sequence can be kept by itself: that of an identity column goes with the identity."""
+    return not sequence.kind.startswith("identity")
+
+
+def _ids_from_elsewhere(changes: Changes) -> Iterator[Step]:
+    users, column, sequence = changes.users, changes.fields["id"], changes.sequence
+    change = f"ALTER TABLE {users.sql} ALTER COLUMN {quoted(column.name)}"
+    if sequence is not None and not is_kept(sequence):
+        sql, undo = [f"{change} DROP IDENTITY"], list(_restore_identity(changes, sequence))
+    elif column.default is not None:
+        sql, undo = [f"{change} DROP DEFAULT"], [f"{change} SET DEFAULT {column.default}"]
+        if sequence is not None:
+            own, kept = quoted(sequence.schema, sequence.name), quoted(RETIRED_SCHEMA, sequence.name)
+            sql += [f"ALTER SEQUENCE {own} OWNED BY NONE", f"ALTER SEQUENCE {own} SET SCHEMA {RETIRED_SCHEMA}"]
+            undo[:0] = [
+                f"ALTER SEQUENCE {kept} SET SCHEMA {quoted(sequence.schema)}",
+                f"ALTER SEQUENCE {own} OWNED BY {users.sql}.{quoted(column.name)}",
+            ]
+    else:
+        return
+    yield Step(
+        "users.id loses its default: the provider makes ids",
+        tuple(sql),
+        "ACCESS EXCLUSIVE",
+        (users.sql,),
+        undo=tuple(undo),
+        undone="the default is set again",
+    )
+
+
+def _restore_identity(changes: Changes, sequence: DatabaseSequence) -> Iterator[str]:
+    users, own = changes.users, quoted(changes.fields["id"].name)
+    name = quoted(sequence.schema, sequence.name)
+    kind = "ALWAYS" if sequence.kind == "identity always" else "BY DEFAULT"
+    cycle = " CYCLE" if sequence.cycle else ""
+    yield (
+        f"ALTER TABLE {users.sql} ALTER COLUMN {own} ADD GENERATED {kind} AS IDENTITY (SEQUENCE NAME {name} "
+        f"INCREMENT BY {sequence.increment} MINVALUE {sequence.min} MAXVALUE {sequence.max} "
+        f"START WITH {sequence.start} "
+        f"CACHE {sequence.cache}{cycle})"
+    )
+    if sequence.last_value is not None:
+        called = "true" if sequence.is_called else "false"
+        yield f"SELECT setval({literal(name)}, {sequence.last_value}, {called})"
+    if sequence.comment is not None:
+        yield f"COMMENT ON SEQUENCE {name} IS {literal(sequence.comment)}"
+    yield from release.grants("SEQUENCE", name, sequence.owner, sequence.privileges)
+
+
+def _shrink(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
+    users, columns = changes.users, changes.going
+    if not columns:
+        return
+    names = {column.name for column in columns}
+    before: list[str] = []
+    after: list[str] = []
+    for key in snapshot.keys_from(users.key):
+        if names & set(key.columns):
+            before.append(f"ALTER TABLE {users.sql} DROP CONSTRAINT {quoted(key.name)}")
+            after += _add_key(key)
+    for constraint in users.constraints:
+        if names & set(constraint.columns):
+            before.append(f"ALTER TABLE {users.sql} DROP CONSTRAINT {quoted(constraint.name)}")
+            after.append(f"ALTER TABLE {users.sql} ADD CONSTRAINT {quoted(constraint.name)} {constraint.definition}")
+            if constraint.comment is not None:
+                on = f"CONSTRAINT {quoted(constraint.name)} ON {users.sql}"
+                after.append(f"COMMENT ON {on} IS {literal(constraint.comment)}")
+    for index in users.indexes:
+        if names & set(index.columns):
+            before.append(f"DROP INDEX {quoted(users.schema, index.name)}")
+            after.append(index.definition)
+            name = quoted(users.schema, index.name)
+            after += [f"ALTER INDEX {name} ALTER COLUMN {each}" for each in index.statistics]
+            if index.comment is not None:
+                after.append(f"COMMENT ON INDEX {name} IS {literal(index.comment)}")
+    gone = {item.name for item in users.constraints if names & set(item.columns)}
+    gone |= {item.name for item in users.indexes if names & set(item.columns)}
+    if users.replica_index in gone:
+        # without this, updates of a published table would fail as soon as the index is gone
+        before.insert(0, f"ALTER TABLE {users.sql} REPLICA IDENTITY DEFAULT")
+        after.append(f"ALTER TABLE {users.sql} REPLICA IDENTITY USING INDEX {quoted(str(users.replica_index))}")
+    if users.cluster_index in gone:
+        after.append(f"ALTER TABLE {users.sql} CLUSTER ON {quoted(str(users.cluster_index))}")
+    dropped = ", ".join(f"DROP COLUMN {quoted(column.name)}" for column in columns)
+    yield Step(
+        f"users loses {', '.join(column.name for column in columns)}",
+        (*before, f"ALTER TABLE {users.sql} {dropped}"),
+        "ACCESS EXCLUSIVE",
+        (users.sql,),
+        undo=(*_restore_columns(changes), *after),
+        undone="columns, values, defaults, constraints, indexes, comments and grants come back",
+    )
+
+
+def _restore_columns(changes: Changes) -> Iterator[str]:
+    users, columns = changes.users, changes.going
+    table, kept, key = users.sql, quoted(RETIRED_SCHEMA, KEPT_COLUMNS), _id(changes)
+    yield f"ALTER TABLE {table} {', '.join(f'ADD COLUMN {_column(column)}' for column in columns)}"
+    stored = [quoted(column.name) for column in columns if not column.generated]
+    if stored:
+        pairs = ", ".join(f"{name} = k.{name}" for name in stored)
+        quiet, loud = _hushed(users, {column.name for column in columns})
+        yield from quiet
+        yield f"UPDATE {table} u SET {pairs} FROM {kept} k WHERE k.{key} = u.{key}"
+        yield from loud
+    for column in columns:
+        name = quoted(column.name)
+        named = any(found.kind == "n" and column.name in found.columns for found in users.constraints)
+        if column.not_null and not named:
+            yield f"ALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL"
+        yield from _storage(table, column)
+        if column.options:
+            yield f"ALTER TABLE {table} ALTER COLUMN {name} SET ({', '.join(column.options)})"
+        if column.statistics is not None:
+            yield f"ALTER TABLE {table} ALTER COLUMN {name} SET STATISTICS {column.statistics}"
+        if column.comment is not None:
+            yield f"COMMENT ON COLUMN {table}.{name} IS {literal(column.comment)}"
+        for privilege in column.privileges:
+            kind, _, rest = privilege.partition(" TO ")
+            yield f"GRANT {kind} ({name}) ON TABLE {table} TO {rest}"
+
+
+def _storage(table: str, column: Column) -> Iterator[str]:
+    """Return what a change of type forgets."""
+    if column.storage is not None:
+        yield f"ALTER TABLE {table} ALTER COLUMN {quoted(column.name)} SET STORAGE {column.storage}"
+    if column.compression is not None:
+        yield f"ALTER TABLE {table} ALTER COLUMN {quoted(column.name)} SET COMPRESSION {column.compression}"
+
+
+def _hushed(users: Table, going: set[str]) -> tuple[list[str], list[str]]:
+    """Return what silences, and what restores, all that an UPDATE of users would set off or run into.
+
+    Nobody changes these rows: triggers and rules of the app's must not see it, and a row that violates a NOT VALID
+    check, which holds for changes only, must not be in the way.
+    """
+    table = users.sql
+    modes = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
+    quiet, loud = [], []
+    for kind, what in (("TRIGGER", users.triggers), ("RULE", users.rules)):
+        for item in what:
+            if item.enabled in modes:
+                quiet.append(f"ALTER TABLE {table} DISABLE {kind} {quoted(item.name)}")
+                loud.append(f"ALTER TABLE {table} {modes[item.enabled]} {kind} {quoted(item.name)}")
+    for check in users.constraints:
+        if check.kind in "cn" and check.definition.endswith(" NOT VALID") and not going & set(check.columns):
+            quiet.append(f"ALTER TABLE {table} DROP CONSTRAINT {quoted(check.name)}")
+            loud.append(f"ALTER TABLE {table} ADD CONSTRAINT {quoted(check.name)} {check.definition}")
+            if check.comment is not None:
+                loud.append(f"COMMENT ON CONSTRAINT {quoted(check.name)} ON {table} IS {literal(check.comment)}")
+    return quiet, loud
+
+
+def _column(column: Column) -> str:
+    parts = [quoted(column.name), column.type]
+    if column.collation is not None:
+        parts.append(f"COLLATE {column.collation}")
+    if column.generated:
+        parts.append(f"GENERATED ALWAYS AS ({column.default}) {'VIRTUAL' if column.generated == 'v' else 'STORED'}")
+    elif column.default is not None:
+        parts.append(f"DEFAULT {column.default}")
+    return " ".join(parts)
+
+
+# -------------------------------------------------------------------------------------------------------- types, names
+
+
+def _retype(snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[Step]:
+    if not changes.retypes:
+        return
+    keys, added = changes.keys, [statement for key in changes.keys for statement in _add_key(key)]
+    # a partition's key goes with that of the whole, and must be there before it to keep its name
+    dropped = [f"ALTER TABLE {quoted(*k.table)} DROP CONSTRAINT {quoted(k.name)}" for k in keys if not k.inherited]
+    if keys:
+        tables = tuple(sorted({quoted(*name) for key in keys for name in (key.table, key.target)}))
+        yield Step(
+            f"{len(dropped)} foreign keys step aside while their columns change type",
+            tuple(dropped),
+            "ACCESS EXCLUSIVE",
+            tables,
+            undo=tuple(added),
+            undone="they are added again",
+        )
+    carried = _carried(snapshot, changes.carried, options)
+    for removal in reversed(carried):
+        yield Step(
+            f"the {removal.kind} {removal.identity} steps aside",
+            removal.drop,
+            "ACCESS EXCLUSIVE",
+            undo=removal.restore,
+            undone="it is made again",
+        )
+    for table in dict.fromkeys(each.table for each in changes.retypes):
+        yield _retype_table(table, [each for each in changes.retypes if each.table.key == table.key])
+    for removal in carried:
+        yield Step(
+            f"the {removal.kind} {removal.identity} is back",
+            removal.restore,
+            "ACCESS EXCLUSIVE",
+            undo=removal.drop,
+            undone="it is dropped while types change back",
+        )
+    if keys:
+        yield Step(
+            f"{len(dropped)} foreign keys are back",
+            tuple(added),
+            "ACCESS EXCLUSIVE",
+            tables,
+            undo=tuple(dropped),
+            undone="they are dropped while types change back",
+            rows=sum(max(t.rows, 0) for name in {key.table for key in keys} if (t := snapshot.table(*name))),
+            seconds=estimate.validation(snapshot, keys),
+        )
+
+
+def _carried(snapshot: Snapshot, found: Sequence[Dependent], options: Options) -> tuple[release.Removal, ...]:
+    """Return what steps aside and comes back, in the order in which it comes back."""
+    gone = {(removal.kind, removal.identity) for removal in _released(snapshot, options)}
+    removals = release.removals(snapshot, found)
+    return tuple(removal for removal in reversed(removals) if (removal.kind, removal.identity) not in gone)
+
+
+def _retype_table(table: Table, retypes: Sequence[Retype]) -> Step:
+    there: list[str] = []
+    back: list[str] = []
+    tidy: list[str] = []
+    rewrites = any(retype.rewrites for retype in retypes)
+    for retype in retypes:
+        column, name = retype.column, quoted(retype.column.name)
+        collation = f" COLLATE {column.collation}" if column.collation else ""
+        there.append(f"ALTER COLUMN {name} TYPE {retype.using}")
+        using = f" USING {name}::{column.type}" if retype.rewrites else ""
+        back.append(f"ALTER COLUMN {name} TYPE {column.type}{collation}{using}")
+        tidy += _storage(table.sql, column)
+    names = ", ".join(f"{retype.column.name} becomes {retype.type}" for retype in retypes)
+    return Step(
+        f"{table.sql}: {names}",
+        (f"ALTER TABLE {table.sql} {', '.join(there)}",),
+        "ACCESS EXCLUSIVE",
+        (table.sql,),
+        undo=(f"ALTER TABLE {table.sql} {', '.join(back)}", *tidy),
+        undone="the types change back",
+        rows=max(table.rows, 0) if rewrites else None,
+        bytes=table.size if rewrites else None,
+        seconds=estimate.rewriting(table) if rewrites else None,
+    )
+
+
+def _require(changes: Changes) -> Iterator[Step]:
+    users = changes.users.sql
+    there, back = [], []
+    for _, column in changes.required:
+        there.append(f"ALTER COLUMN {quoted(column.name)} SET NOT NULL")
+        back.append(f"ALTER COLUMN {quoted(column.name)} DROP NOT NULL")
+    for _, column, default in changes.defaults if changes.renamed else ():
+        there.append(f"ALTER COLUMN {quoted(column.name)} SET DEFAULT {default}")
+        back.append(f"ALTER COLUMN {quoted(column.name)} DROP DEFAULT")
+    if there:
+        yield Step(
+            "users requires and defaults what the target does",
+            (f"ALTER TABLE {users} {', '.join(there)}",),
+            "ACCESS EXCLUSIVE",
+            (users,),
+            undo=(f"ALTER TABLE {users} {', '.join(back)}",),
+            undone="it does not any more",
+            rows=max(changes.users.rows, 0) if changes.required else None,
+            seconds=estimate.scanning(changes.users) if changes.required else None,
+        )
+
+
+def _rename(changes: Changes) -> Iterator[Step]:
+    users = changes.users
+    if not changes.renamed:
+        return
+    there, back = [], []
+    for own, name in changes.renames:
+        there.append(f"ALTER TABLE {users.sql} RENAME COLUMN {quoted(own)} TO {quoted(name)}")
+        back.append(f"ALTER TABLE {users.sql} RENAME COLUMN {quoted(name)} TO {quoted(own)}")
+    here = quoted(users.schema, USERS)
+    if users.name != USERS:
+        there.append(f"ALTER TABLE {users.sql} RENAME TO {USERS}")
+        back.insert(0, f"ALTER TABLE {here} RENAME TO {quoted(users.name)}")
+    if users.schema != changes.schema:
+        there.append(f"ALTER TABLE {here} SET SCHEMA {quoted(changes.schema)}")
+        back.insert(0, f"ALTER TABLE {quoted(changes.schema, USERS)} SET SCHEMA {quoted(users.schema)}")
+    yield Step(
+        f"{users.sql} becomes {quoted(changes.schema, USERS)}, and {len(changes.renames)} columns get their new names",
+        tuple(there),
+        "ACCESS EXCLUSIVE",
+        (users.sql,),
+        undo=tuple(back),
+        undone="names become what they were",
+    )
+
+
+def _compatible(changes: Changes, options: Options) -> Iterator[Step]:
+    if options.compat_view and changes.moves_users:
+        yield Step(
+            f"the view {changes.users.sql} keeps the old names alive",
+            tuple(beside.compatible(changes)),
+            undo=(f"DROP VIEW {changes.users.sql}",),
+            undone="it is dropped",
+        )
+
+
+def _clear_rate_limits(changes: Changes) -> Iterator[Step]:
+    table, key = changes.rate_limits, changes.rate_limit_key
+    if table is None or key is None:
+        return
+    kept = quoted(RETIRED_SCHEMA, RATE_LIMIT_ROWS)
+    columns = ", ".join(quoted(column.name) for column in table.columns if not column.generated)
+    overriding = " OVERRIDING SYSTEM VALUE" if any(column.identity for column in table.columns) else ""
+    yield Step(
+        f"{table.sql} loses its rows of sessions",
+        (
+            f"CREATE TABLE {kept} AS SELECT {columns} FROM {table.sql} WITH NO DATA",
+            f"WITH gone AS (DELETE FROM {table.sql} WHERE {quoted(key.name)} LIKE {literal(DEAD_ROWS)} "
+            f"RETURNING {columns}) INSERT INTO {kept} SELECT * FROM gone",
+        ),
+        undo=(
+            f"INSERT INTO {table.sql} ({columns}){overriding} SELECT * FROM {kept} ON CONFLICT DO NOTHING",
+            f"DROP TABLE {kept}",
+        ),
+        undone="they come back",
+        rows=max(table.rows, 0),
+    )

@@ -1,0 +1,110 @@
+"""Foreign keys of the app's own: into what goes, along with what goes, and to the addresses that change."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+from app.cutover.catalog import quoted
+from app.cutover.findings import Finding, Situation, detached
+
+
+def foreign_keys_into_going_tables(at: Situation) -> Iterator[Finding]:
+    """A foreign key of the app's own into a table that goes: a CASCADE would silently drop it."""
+    for key in at.snapshot.keys_to(*at.going):
+        if key.table in at.going or key.inherited:
+            continue
+        where = f"{quoted(*key.table)} ({', '.join(key.columns)})"
+        short = f"{key.table[0]}.{key.table[1]}.{key.columns[0]}"
+        if detached(key, at.options):
+            yield Finding(
+                "foreign-key-detached",
+                "info",
+                where,
+                f"{key.name} on {where} refers to {quoted(*key.target)}, which goes; the constraint is dropped, "
+                "the column and its values stay.",
+                "shadow undo restores it.",
+            )
+        else:
+            yield Finding(
+                "foreign-key-into-auth-table",
+                "refuse",
+                where,
+                f"{key.name} on {where} refers to {quoted(*key.target)}, which goes.",
+                f"--detach {short}, which drops that one constraint and keeps the column and its values; or "
+                f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)};",
+            )
+
+
+def foreign_keys_into_going_columns(at: Situation) -> Iterator[Finding]:
+    """A foreign key of the app's own to a column of users that goes."""
+    users = at.layout.users
+    for key in at.snapshot.keys_to(users.key) if users else ():
+        if gone := set(key.target_columns) & at.going_columns:
+            column = ", ".join(sorted(gone))
+            yield Finding(
+                "foreign-key-into-column",
+                "refuse",
+                quoted(*key.table),
+                f"{key.name} on {quoted(*key.table)} refers to users ({column}), which goes.",
+                " ".join(f"--keep users.{name}" for name in sorted(gone)),
+            )
+
+
+def foreign_keys_of_going_columns(at: Situation) -> Iterator[Finding]:
+    """A column that goes takes its own foreign key along; undo restores both."""
+    users = at.layout.users
+    for key in at.snapshot.keys_from(users.key) if users else ():
+        if gone := set(key.columns) & at.going_columns:
+            yield Finding(
+                "foreign-key-of-column",
+                "info",
+                f"users.{', '.join(sorted(gone))}",
+                f"{key.name} on users goes with its column {', '.join(sorted(gone))}.",
+                "shadow undo restores both.",
+            )
+
+
+def foreign_keys_to_email(at: Situation) -> Iterator[Finding]:
+    """A foreign key to users(email) that does not follow updates: a changed address would be refused."""
+    users = at.layout.users
+    email = at.layout.fields["email"].name if "email" in at.layout.fields else ""
+    for key in at.snapshot.keys_to(users.key) if users else ():
+        if email in key.target_columns and key.on_update != "c" and key.table not in at.going:
+            yield Finding(
+                "foreign-key-to-email",
+                "refuse",
+                f"{quoted(*key.table)} ({', '.join(key.columns)})",
+                f"{key.name} on {quoted(*key.table)} refers to users ({quoted(email)}) without ON UPDATE CASCADE; when a "
+                "user's address changes at the provider, the database would refuse it.",
+                f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}, "
+                f"ADD CONSTRAINT {quoted(key.name)} {_following(key.definition)};",
+            )
+
+
+_ACTION = r"(?:NO ACTION|RESTRICT|CASCADE|SET (?:NULL|DEFAULT)(?: \([^)]*\))?)"
+_ACTIONS = re.compile(
+    rf"(?: ON UPDATE {_ACTION})?"
+    rf"(?P<rest>(?: ON DELETE {_ACTION})?(?: DEFERRABLE)?(?: INITIALLY DEFERRED)?(?: NOT VALID)?)\Z"
+)
+
+
+def _following(definition: str) -> str:
+    """Return a foreign key's definition with ON UPDATE CASCADE."""
+    return _ACTIONS.sub(lambda found: f" ON UPDATE CASCADE{found['rest']}", definition, count=1)
+
+
+def unvalidated_foreign_keys(at: Situation) -> Iterator[Finding]:
+    """NOT VALID keys, and those already violated, are kept as they are."""
+    users = at.layout.users
+    for key in at.snapshot.keys_to(users.key) if users else ():
+        if not key.validated:
+            count = at.census.orphans.get((key.table, key.name), 0)
+            yield Finding(
+                "foreign-key-not-valid",
+                "warn",
+                quoted(*key.table),
+                f"{key.name} on {quoted(*key.table)} is NOT VALID, and {count:,} rows violate it; it is kept as it is.",
+                f"ALTER TABLE {quoted(*key.table)} VALIDATE CONSTRAINT {quoted(key.name)}; "
+                "once the rows are mended, if you like.",
+            )

@@ -1,0 +1,284 @@
+"""Objects of the database that depend on what goes, or would go along with it unsaid."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+
+from app.cutover.catalog import Constraint, Dependent, Index, Table, quoted
+from app.cutover.findings import Finding, Situation
+from app.cutover.release import named, removals
+
+
+def dependents(at: Situation) -> Iterator[Finding]:
+    """Views, functions, policies and whatever else reads a table or column that goes."""
+    users = at.layout.users
+    grouped: dict[tuple[str, str], list[Dependent]] = {}
+    for found in at.snapshot.dependents:
+        of_table = found.table in at.going
+        of_users = users is not None and found.table == users.key and bool(at.going_columns)
+        of_column = of_users and found.column in at.going_columns
+        # a child table, or a column of the row type of users, would lose columns along with it
+        of_shape = of_users and found.column is None and found.kind in ("table", "table column")
+        if (of_table or of_column or of_shape) and not _goes_along(found, at):
+            grouped.setdefault((found.kind, found.identity), []).append(found)
+    released = {(found.kind, found.identity) for found in _released(at)}
+    for (kind, identity), reasons in grouped.items():
+        if (kind, identity) in released:
+            continue
+        what = sorted({_what(reason, at) for reason in reasons})
+        yield Finding(
+            f"dependent-{kind.replace(' ', '-')}",
+            "refuse",
+            identity,
+            f"The {kind} {identity} depends on {', '.join(what)}, which "
+            f"{'go' if len(what) > 1 else 'goes'}; dropping it would break or take the {kind}.",
+            _removal(at, reasons[0]),
+        )
+
+
+def released_objects(at: Situation) -> Iterator[Finding]:
+    """What --release takes out of the way, with everything that depends on it."""
+    for removal in removals(at.snapshot, _released(at)):
+        yield Finding(
+            "object-released",
+            "info",
+            removal.identity,
+            f"The {removal.kind} {removal.identity} is taken out of the way; its definition is kept.",
+            "shadow undo restores it.",
+        )
+
+
+def _released(at: Situation) -> list[Dependent]:
+    return [found for name in sorted(at.options.release) for found in named(at.snapshot, name)]
+
+
+def _goes_along(found: Dependent, at: Situation) -> bool:
+    """Whether the object sits on a table that goes, or is the default of the very column that goes."""
+    if found.owner in at.going:
+        return True
+    users = at.layout.users
+    if found.kind == "default value" and users is not None and found.owner == users.key:
+        return found.name in at.going_columns
+    return False
+
+
+def _what(reason: Dependent, at: Situation) -> str:
+    if reason.table in at.going:
+        return quoted(*reason.table)
+    return f"{quoted(*reason.table)}.{reason.column}" if reason.column else f"columns of {quoted(*reason.table)}"
+
+
+_DROPPED_BY_NAME = {
+    "view": "VIEW",
+    "materialized view": "MATERIALIZED VIEW",
+    "function": "FUNCTION",
+    "procedure": "PROCEDURE",
+    "statistics object": "STATISTICS",
+    "type": "TYPE",
+}
+
+
+def _removal(at: Situation, found: Dependent) -> str:
+    """Return SQL that takes the object out of the way and no row of the app's with it."""
+    remedy = _statement(at, found)
+    if removals(at.snapshot, [found]):
+        remedy += f"\n-- or --release '{found.identity}', which keeps its definition for undo"
+    if found.definition is None:
+        return remedy
+    kept = "\n".join(f"--   {line}" for line in found.definition.strip().splitlines())
+    return f"{remedy}\n-- and make it anew without what goes; it is now:\n{kept}"
+
+
+def _statement(at: Situation, found: Dependent) -> str:
+    kind, owner, name = found.kind, found.owner, found.name
+    if owner is not None and name is not None:
+        table, column = quoted(*owner), quoted(name)
+        if kind in ("trigger", "policy", "rule"):
+            return f"DROP {kind.upper()} {column} ON {table};"
+        if kind == "default value":
+            return _without_expression(at, owner, name)
+        if kind == "table column":
+            return f"ALTER TABLE {table} ALTER COLUMN {column} TYPE jsonb USING to_jsonb({column});"
+    if kind == "table":
+        return f"ALTER TABLE {found.identity} NO INHERIT {quoted(*found.table)};"
+    if kind == "publication relation":
+        table, _, publication = found.identity.partition(" in publication ")
+        return (
+            f"ALTER PUBLICATION {publication} DROP TABLE {table};\n"
+            f"-- then add it again with a column list without what goes: ALTER PUBLICATION {publication} ADD TABLE ..."
+        )
+    return f"DROP {_DROPPED_BY_NAME.get(kind, kind.upper())} {found.identity};"
+
+
+def _without_expression(at: Situation, owner: tuple[str, str], name: str) -> str:
+    table = at.snapshot.table(*owner)
+    column = table.column(name) if table else None
+    change = f"ALTER TABLE {quoted(*owner)} ALTER COLUMN {quoted(name)}"
+    if column is not None and column.generated == "s":
+        return f"{change} DROP EXPRESSION;\n-- the values stay, and are no longer computed"
+    if column is not None and column.generated:
+        return f"ALTER TABLE {quoted(*owner)} DROP COLUMN {quoted(name)};\n-- it is virtual and holds no values"
+    return f"{change} DROP DEFAULT;"
+
+
+def sequences_of_going_columns(at: Situation) -> Iterator[Finding]:
+    """A sequence that a column owns is dropped with it, and undo could not tell where it stood."""
+    users = at.layout.users
+    for found in at.snapshot.dependents if users else ():
+        if users is None or found.kind != "default value" or (found.owner, found.table) != (users.key, users.key):
+            continue
+        column = users.column(found.name or "")
+        if column is None or column.name not in at.going_columns or found.column is not None:
+            continue
+        called = re.search(r"nextval\('((?:[^']|'')+)'", column.default or "")
+        sequence = called[1].replace("''", "'") if called else "..."
+        yield Finding(
+            "column-owns-sequence",
+            "refuse",
+            f"users.{column.name}",
+            f"users.{column.name}, which goes, owns the sequence {sequence}, which would go with it for good.",
+            f"ALTER SEQUENCE {sequence} OWNED BY NONE;",
+        )
+    for column in users.columns if users else ():
+        if column.identity and column.name in at.going_columns and users is not None:
+            yield Finding(
+                "column-owns-sequence",
+                "refuse",
+                f"users.{column.name}",
+                f"users.{column.name}, which goes, is an identity column; its sequence would go with it for good.",
+                f"ALTER TABLE {users.sql} ALTER COLUMN {quoted(column.name)} DROP IDENTITY;",
+            )
+
+
+def replica_identity(at: Situation) -> Iterator[Finding]:
+    """An index over a column that goes may be how subscribers tell the rows of users apart."""
+    users = at.layout.users
+    if users is None or users.replica_index is None:
+        return
+    over: list[Constraint | Index] = [*users.constraints, *users.indexes]
+    for found in over:
+        if found.name == users.replica_index and set(found.columns) & at.going_columns:
+            yield Finding(
+                "replica-identity",
+                "warn",
+                users.sql,
+                f"The replica identity of users is the index {found.name} over a column that goes; it becomes the "
+                "primary key.",
+                "shadow undo restores it.",
+            )
+
+
+def functions(at: Situation) -> Iterator[Finding]:
+    """Function bodies are text to PostgreSQL: one that reads a column which is gone fails when it is next called."""
+    users = at.layout.users
+    if users is None:
+        return
+    renamed = {own for own, _ in at.changes.renames} if at.changes else set()
+    given = {(found.kind, found.identity) for found in _released(at)}
+    for function in at.snapshot.functions:
+        if function.trigger_on and all(table in at.going for table in function.trigger_on):
+            continue
+        if (function.kind, function.identity) in given:
+            continue
+        body = re.sub(r"--[^\n]*|/\*.*?\*/", "", function.source, flags=re.DOTALL)
+        words = set(re.findall(r"[A-Za-z_]\w*", body))
+        triggers = [
+            f"{quoted(trigger.name)} on {users.sql}"
+            for trigger in users.triggers
+            if trigger.function == function.identity
+            and ("trigger", f"{quoted(trigger.name)} on {users.sql}") not in given
+        ]
+        on_users = bool(triggers)
+        reads_users = on_users or _mentions(users, body, words)
+        columns = sorted(words & (at.going_columns | renamed)) if reads_users else []
+        tables = [table.sql for table in at.layout.going if _mentions(table, body, words)]
+        if at.changes is not None and at.changes.moves_users and _mentions(users, body, words):
+            tables.append(users.sql)
+        mentioned = [*dict.fromkeys(tables), *(f"users.{quoted(name)}" for name in columns)]
+        if not mentioned:
+            continue
+        breaks = f"every change of {users.sql} would fail" if on_users else "it would fail when it is next called"
+        release = "".join(f"\n-- or --release '{trigger}', which undo restores" for trigger in triggers)
+        yield Finding(
+            "function-body",
+            "refuse" if on_users else "warn",
+            function.identity,
+            f"The body of {function.identity} mentions {', '.join(mentioned)}; afterwards {breaks}.",
+            f"\\ef {function.identity}\n-- and rewrite it without them; if it only uses the words: "
+            f"--accept function-body{release}",
+        )
+
+
+def _mentions(table: Table, body: str, words: set[str]) -> bool:
+    """Whether a text names a table; one whose name is a word of SQL's must be quoted or qualified."""
+    if quoted(table.name) == table.name:
+        return table.name in words
+    return quoted(table.name) in body
+
+
+def constraints_over_going_columns(at: Situation) -> Iterator[Finding]:
+    """DROP COLUMN silently takes multi-column constraints and indexes along."""
+    users = at.layout.users
+    if users is None:
+        return
+    for constraint in users.constraints:
+        gone, stay = _divided(constraint.columns, at)
+        if gone and stay:
+            yield Finding(
+                "constraint-spans-column",
+                "refuse",
+                f"{users.sql} {constraint.name}",
+                f"The constraint {constraint.name} on users, {constraint.definition}, covers {', '.join(gone)}, which "
+                f"goes, and {', '.join(stay)}, which stays; it goes with the column.",
+                f"{' '.join(f'--keep users.{name}' for name in gone)}, or --accept constraint-spans-column",
+            )
+    for index in users.indexes:
+        gone, stay = _divided(index.columns, at)
+        if gone and stay:
+            yield Finding(
+                "constraint-spans-column" if index.unique else "index-spans-column",
+                "refuse" if index.unique else "warn",
+                f"{users.sql} {index.name}",
+                f"The index {index.name} on users covers {', '.join(gone)}, which goes, and {', '.join(stay)}, which "
+                "stays; it goes with the column, and undo restores it.",
+                (f"{' '.join(f'--keep users.{name}' for name in gone)}, or --accept constraint-spans-column\n")
+                * index.unique
+                + f"-- it is now: {index.definition};",
+            )
+
+
+def _divided(columns: Iterable[str], at: Situation) -> tuple[list[str], list[str]]:
+    names = sorted(columns)
+    return [n for n in names if n in at.going_columns], [n for n in names if n not in at.going_columns]
+
+
+def publications(at: Situation) -> Iterator[Finding]:
+    """A table that is dropped leaves its publications without a word."""
+    released = {found.identity for found in _released(at)}
+    for table in at.layout.going:
+        for publication in table.publications:
+            if f"{table.sql} in publication {quoted(publication)}" in released:
+                continue
+            yield Finding(
+                "publication",
+                "refuse",
+                table.sql,
+                f"{table.sql}, which goes, is part of the publication {publication}; its subscribers would stop "
+                "hearing of it without notice.",
+                f"ALTER PUBLICATION {quoted(publication)} DROP TABLE {table.sql};\n"
+                f"-- or --release '{table.sql} in publication {quoted(publication)}', which undo restores",
+            )
+    broad: dict[str, list[str]] = {}
+    for table in at.layout.going:
+        for publication in table.broad_publications:
+            broad.setdefault(publication, []).append(table.sql)
+    for publication, tables in broad.items():
+        yield Finding(
+            "publication-of-everything",
+            "warn",
+            publication,
+            f"The publication {publication} takes whatever tables there are, {', '.join(tables)} among them; its "
+            "subscribers hear no more of these.",
+            "Drop those tables at the subscribers, or leave them there as they are.",
+        )

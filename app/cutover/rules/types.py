@@ -1,0 +1,191 @@
+"""What stands in the way of new types and names, and what they mean for who uses the tables."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from app.cutover import estimate
+from app.cutover.catalog import Column, Table, quoted
+from app.cutover.findings import Finding, Situation
+from app.cutover.release import named, removals
+from app.cutover.signatures import USERS, normalised
+
+
+def beside_the_old_app(at: Situation) -> Iterator[Finding]:
+    """Whether the server can run while the old app does."""
+    changes = at.changes
+    if changes is None or "adopt" not in at.actions:
+        return
+    if changes.rewritten:
+        yield Finding(
+            "no-dual",
+            "info",
+            changes.users.sql,
+            f"{changes.users.sql}.id is {changes.fields['id'].type}, so that the server cannot run beside the old app: "
+            "it starts after retire.",
+            "AUTH_MODE=idp",
+        )
+    elif changes.beside:
+        filled = {column.name for column in changes.going if column.not_null and column.default is None}
+        for name in sorted(filled):
+            yield Finding(
+                "required-until-retire",
+                "warn",
+                f"{changes.users.sql}.{quoted(name)}",
+                f"{changes.users.sql}.{quoted(name)} is NOT NULL without a default; until retire takes it, only the "
+                "old app can insert users.",
+                f"ALTER TABLE {changes.users.sql} ALTER COLUMN {quoted(name)} SET DEFAULT ...;",
+            )
+
+
+def ids_are_rewritten(at: Situation) -> Iterator[Finding]:
+    """A uuid or number id becomes text in every row of users and of what refers to it, behind a closed door."""
+    changes = at.changes
+    written = [each for each in changes.retypes if each.rewrites] if changes else []
+    if changes is None or not written:
+        return
+    tables = {each.table.key: each.table for each in written}
+    seconds = sum(estimate.rewriting(table) for table in tables.values())
+    seconds += estimate.validation(at.snapshot, changes.keys)
+    rows = sum(max(table.rows, 0) for table in tables.values())
+    yield Finding(
+        "ids-rewritten",
+        "warn",
+        changes.users.sql,
+        f"{', '.join(f'{each.table.sql}.{quoted(each.column.name)}' for each in written)} "
+        f"{'become' if len(written) > 1 else 'becomes'} {written[0].type}: about {rows:,} rows are written anew, and "
+        f"readers and writers of {len(tables)} tables wait for about {seconds:,.1f} s (at "
+        f"{estimate.REWRITTEN_ROWS_PER_SECOND:,} rows a second).",
+        "Choose an hour in which that can be borne.",
+    )
+
+
+def partition_keys(at: Situation) -> Iterator[Finding]:
+    """PostgreSQL changes no type of a column that decides a row's partition."""
+    for each in at.changes.retypes if at.changes else ():
+        if each.column.name in each.table.partition_key:
+            name = quoted(each.column.name)
+            yield Finding(
+                "partition-key",
+                "refuse",
+                each.table.sql,
+                f"{each.table.sql} is partitioned by {name}, which refers to users and must become {each.type}; "
+                "PostgreSQL does not change the type of a partition key.",
+                f"CREATE TABLE {quoted(each.table.schema, each.table.name + '_new')} (LIKE {each.table.sql} INCLUDING "
+                f"ALL) PARTITION BY {each.table.partition_by or '...'};\n"
+                f"-- with {name} as {each.type}, its partitions, and the rows copied; then rename the two",
+            )
+
+
+def objects_over_new_types(at: Situation) -> Iterator[Finding]:
+    """Objects over columns that change type step aside and come back; some cannot."""
+    changes = at.changes
+    if changes is None:
+        return
+    given = {(found.kind, found.identity) for name in at.options.release for found in named(at.snapshot, name)}
+    possible = {(each.kind, each.identity) for each in removals(at.snapshot, changes.carried)}
+    for found in changes.carried:
+        if (found.kind, found.identity) in given:
+            continue
+        what = f"{quoted(*found.table)}.{quoted(found.column or '')}"
+        retype = next((r for r in changes.retypes if r.column.name == found.column), None)
+        if (found.kind, found.identity) in possible:
+            yield Finding(
+                "object-steps-aside",
+                "info",
+                found.identity,
+                f"The {found.kind} {found.identity} reads {what}, which becomes {retype.type if retype else 'text'}; it "
+                "is dropped and made again as it was in the same transaction.",
+                f"--release '{found.identity}' if it is not to come back",
+            )
+        else:
+            yield Finding(
+                f"dependent-{found.kind.replace(' ', '-')}",
+                "refuse",
+                found.identity,
+                f"The {found.kind} {found.identity} depends on {what}, which changes its type.",
+                f"-- take the {found.kind} out of the way, and make it again afterwards",
+            )
+    changed = {(each.table.key, each.column.name) for each in changes.retypes}
+    tables = {each.table.key for each in changes.retypes}
+    for found in at.snapshot.dependents:
+        if (found.kind, found.identity) in given or found.owner in at.going:
+            continue
+        table = at.snapshot.table(*found.owner) if found.owner else None
+        column = table.column(found.name or "") if table else None
+        if found.kind == "default value" and (found.table, found.column) in changed and column and column.generated:
+            yield _generated(found.identity, table, column, found.column or "")
+        if found.kind == "table column" and found.table in tables and found.column is None and table and column:
+            yield Finding(
+                "dependent-table-column",
+                "refuse",
+                found.identity,
+                f"{table.sql}.{quoted(column.name)} is of the row type of {quoted(*found.table)}, whose columns change "
+                "their types.",
+                f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(column.name)} TYPE jsonb "
+                f"USING to_jsonb({quoted(column.name)});",
+            )
+
+
+def _generated(identity: str, table: Table | None, column: Column, over: str) -> Finding:
+    where = f"{table.sql if table else ''}.{quoted(column.name)}"
+    return Finding(
+        "dependent-default-value",
+        "refuse",
+        identity,
+        f"{where} is generated from {quoted(over)}, whose type changes; PostgreSQL forbids that.",
+        f"ALTER TABLE {table.sql if table else ''} ALTER COLUMN {quoted(column.name)} DROP EXPRESSION;\n"
+        f"-- the values stay, and are no longer computed; or --release '{identity}', which undo restores",
+    )
+
+
+def users_get_names(at: Situation) -> Iterator[Finding]:
+    """Code of the app's own that has the old names in it."""
+    changes = at.changes
+    if changes is None or not changes.renamed:
+        return
+    names = ", ".join(f"{quoted(own)} becomes {new}" for own, new in changes.renames)
+    target = quoted(changes.schema, USERS)
+    moved = f"{changes.users.sql} becomes {target}" if changes.moves_users else f"{target} keeps its name"
+    yield Finding(
+        "names-change",
+        "info",
+        changes.users.sql,
+        f"With retire, {moved}{'; ' if names else ''}{names}. Queries with the old names fail from then on.",
+        "--compat-view leaves a view with the old names" if changes.moves_users else "Deploy the server first.",
+    )
+    if at.options.compat_view and not changes.moves_users:
+        yield Finding(
+            "compat-view-impossible",
+            "refuse",
+            changes.users.sql,
+            f"--compat-view: {changes.users.sql} keeps its own name, so that no view can have it.",
+            "Leave --compat-view out.",
+        )
+
+
+def ids_without_key(at: Situation) -> Iterator[Finding]:
+    """Columns that seem to hold ids of users, and do not follow: no foreign key says so."""
+    changes = at.changes
+    if changes is None or not changes.rewritten:
+        return
+    followed = {(each.table.key, each.column.name) for each in changes.retypes}
+    type_ = changes.fields["id"].type
+    for table in at.snapshot.tables:
+        if table.kind not in ("r", "p") or table.key in at.going or table.parents:
+            continue
+        for column in table.columns:
+            name = normalised(column.name)
+            alike = name in ("user_id", "owner_id", "author_id", "created_by", "updated_by") or name.endswith(
+                "_user_id"
+            )
+            has_key = any(column.name in key.columns for key in at.snapshot.keys_from(table.key))
+            if alike and column.type == type_ and not has_key and (table.key, column.name) not in followed:
+                yield Finding(
+                    "id-without-key",
+                    "warn",
+                    f"{table.sql}.{quoted(column.name)}",
+                    f"{table.sql}.{quoted(column.name)} is {column.type} and seems to hold ids of users, but no foreign "
+                    "key says so: it stays as it is, and no longer compares with users.id, which becomes text.",
+                    f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(column.name)} TYPE text;  -- after retire",
+                )

@@ -1,0 +1,326 @@
+"""Shapes: what a table or column is when its names do not say it. Foreign keys, types, and what is in the rows.
+
+The promise: a shape is only asked for where names fail, each answer says what it rests on, and two answers are none.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import Literal
+
+from app.cutover.catalog import Column, Snapshot, Table, quoted
+from app.cutover.signatures import GOING_COLUMNS, TARGET_COLUMNS, USERS, normalised
+
+Content = Literal["address", "picture", "password", "provider", "key", "agent", "token", "reset"]
+"""What the sampled values of a text column are; see `samples.py`."""
+Look = Callable[[Table], Mapping[str, frozenset[Content]]]
+"""Returns what is in each text column of a table."""
+
+_BY_SHAPE = "by its shape: "
+
+
+def looks_like_nothing(_table: Table) -> Mapping[str, frozenset[Content]]:
+    """Look into no row."""
+    return {}
+
+
+def is_shape(reason: str) -> bool:
+    """Whether a role was given for its shape."""
+    return reason.startswith(_BY_SHAPE)
+
+
+def is_text(column: Column) -> bool:
+    return re.match(r"text\b|character|(\w+\.)?citext\b", column.type) is not None or column.base_type in _TEXT_TYPES
+
+
+def is_moment(column: Column) -> bool:
+    return re.match(r"timestamp\b", column.type) is not None
+
+
+def is_boolean(column: Column) -> bool:
+    return column.type == "boolean" or column.base_type == "bool"
+
+
+def is_number(column: Column) -> bool:
+    return column.type in ("smallint", "integer", "bigint")
+
+
+def is_wide_key(column: Column) -> bool:
+    """Whether a column holds any `sub` that the server takes: text, or varchar of at least 255."""
+    return column.type == "text" or (column.type.startswith("character varying") and room(column) >= 255)
+
+
+def room(column: Column) -> float:
+    """Return how many characters a column of a text type takes."""
+    length = re.search(r"\((\d+)\)", column.type)
+    return float(length[1]) if length else float("inf")
+
+
+_TEXT_TYPES = frozenset({"text", "varchar", "bpchar", "citext"})
+
+
+# --------------------------------------------------------------------------------------------------------- the tables
+
+
+def users(snapshot: Snapshot, table: Table, look: Look) -> str | None:
+    """Return why a table is the users table: one that a sessions' and an accounts' shape both belong to."""
+    referring = {key.table for key in snapshot.keys_to(table.key) if len(key.columns) == 1}
+    shaped: dict[str, str] = {}
+    for key in sorted(referring):
+        other = snapshot.table(*key)
+        if other is None or other.parents:
+            continue
+        for role in ("accounts", "sessions"):
+            if other.sql not in shaped.values() and of_role(role, snapshot, other, table, look) is not None:
+                shaped.setdefault(role, other.sql)
+    if len(shaped) < 2:
+        return None
+    return f"{_BY_SHAPE}{shaped['accounts']} has the shape of its accounts, {shaped['sessions']} of its sessions"
+
+
+def has_address(table: Table, look: Look) -> bool:
+    """Whether a table can hold users: it has an id and one column of e-mail addresses."""
+    if table.column("id") is None:
+        return False
+    return any(is_text(column) and _says(column, "mail") for column in table.columns) or any(
+        "address" in contents for contents in look(table).values()
+    )
+
+
+def of_role(role: str, snapshot: Snapshot, table: Table, users: Table, look: Look) -> tuple[str, dict[str, str]] | None:
+    """Return why a table plays a role of these users by its shape, and the columns that are known; None if not."""
+    if role not in _HINTS or table.column("id") is None or not could_be(role, snapshot, table, users):
+        return None
+    contents = look(table)
+    fields = {column.name: column.name for column in table.columns if column.name == "id"}
+    proofs = []
+    for part, (content, hint) in _HINTS[role].items():
+        by_content = [name for name, found in contents.items() if content in found] if content else []
+        wanted = [
+            column.name
+            for column in table.columns
+            if column.name not in fields.values() and _kind_fits(part, column) and _says(column, hint)
+        ]
+        if len(by_content) == 1:
+            fields[part] = by_content[0]
+            proofs.append(f"{quoted(by_content[0])} holds {_CONTENT_WORDS[content]}" if content else "")
+        elif len(wanted) == 1:
+            fields[part] = wanted[0]
+    owner = [key.columns[0] for key in snapshot.keys_from(table.key) if key.target == users.key]
+    if owner:
+        fields["user_id"] = owner[0]
+    hinted = [part for part in _HINTS[role] if part in fields]
+    if not proofs and len(hinted) < _NEEDED_HINTS[role]:
+        return None
+    because = [f"it belongs to {users.sql}"] if owner else []
+    because += proofs or [f"its columns {', '.join(quoted(fields[part]) for part in hinted)}"]
+    return _BY_SHAPE + "; ".join(because), fields
+
+
+def could_be(role: str, snapshot: Snapshot, table: Table, users: Table) -> bool:
+    """Whether types and foreign keys allow a role."""
+    keys = list(snapshot.keys_from(table.key))
+    owners = [key for key in keys if key.target == users.key and len(key.columns) == 1]
+    texts = [column for column in table.columns if is_text(column)]
+    own = {column for key in keys for column in key.columns} | {"id"}
+    texts = [column for column in texts if column.name not in own]
+    moments = [column for column in table.columns if is_moment(column)]
+    if role == "accounts":
+        return bool(owners) and len(texts) >= 6 and len(moments) >= 2
+    if role == "sessions":
+        single = {c.columns[0] for c in table.constraints if c.kind == "u" and len(c.columns) == 1}
+        single |= {i.columns[0] for i in table.indexes if i.unique and len(i.columns) == 1}
+        token = any(column.name in single and column.not_null for column in texts)
+        return bool(owners) and 1 <= len(moments) <= 6 and 1 <= len(texts) <= 8 and token
+    if role == "two_factors":
+        return bool(owners) and 2 <= len(texts) <= 4
+    if role == "jwks":
+        return not keys and 2 <= len(texts) <= 5 and bool(moments)
+    if role == "verifications":
+        return not keys and len(texts) == 2 and 1 <= len(moments) <= 4
+    return False
+
+
+_CREATED = "creat|insert|regist|join|sign_?up|since|start|added|made|born"
+
+_HINTS: Mapping[str, Mapping[str, tuple[Content | None, str]]] = {
+    "accounts": {
+        "provider_id": ("provider", "provider|vendor|strategy"),
+        "password": ("password", "passw|hash"),
+        "access_token": (None, "access"),
+        "refresh_token": (None, "refresh"),
+        "id_token": (None, "id_?token|identity_?token"),
+        "scope": (None, "scope"),
+    },
+    "sessions": {
+        "token": (None, "token|secret"),
+        "expires_at": (None, "expir|valid|until|ends|lapse"),
+        "ip_address": (None, r"(^|_)ip(_|$)|address"),
+        "user_agent": ("agent", "agent|browser|device|client"),
+        "created_at": (None, _CREATED),
+    },
+    "two_factors": {"secret": (None, "secret|seed|totp"), "backup_codes": (None, "backup|recover|code")},
+    "jwks": {"public_key": ("key", "pub"), "private_key": (None, "priv")},
+    "verifications": {
+        "value": ("token", "value|token|code|secret"),
+        "identifier": ("reset", "ident|subject|purpose|target|key"),
+        "expires_at": (None, "expir|valid|until|ends|lapse"),
+    },
+}
+"""Of each role the parts by which it is known: what their values are, or what their names speak of."""
+
+_NEEDED_HINTS = {"accounts": 4, "sessions": 3, "two_factors": 2, "jwks": 2, "verifications": 3}
+_CONTENT_WORDS: Mapping[Content | None, str] = {
+    "provider": "names of providers",
+    "password": "password hashes",
+    "agent": "user agents",
+    "key": "JSON Web Keys",
+    "reset": "purposes of verification",
+    "token": "tokens",
+}
+
+
+def _kind_fits(part: str, column: Column) -> bool:
+    return is_moment(column) if part.endswith("_at") else is_text(column)
+
+
+def _says(column: Column, pattern: str) -> bool:
+    return re.search(pattern, normalised(column.name)) is not None
+
+
+# -------------------------------------------------------------------------------------------------- columns of users
+
+_COLUMN_HINTS: Mapping[str, tuple[Content | None, str]] = {
+    "email": ("address", "mail"),
+    "email_verified": (None, "verif|confirm|valid"),
+    "name": (None, r"(^|_)name$|full_?name|nick"),
+    "image": ("picture", "avatar|picture|photo|image|(^|_)pic(_|$)"),
+    "created_at": (None, _CREATED),
+    "updated_at": (None, "updat|modif|chang|edit|touch"),
+}
+_OPTIONAL = frozenset({"image", "onboarding_completed_at", "deleted_at", "identity_updated_at"})
+
+Fault = tuple[str, str, str, str]
+"""Code, subject, message and remedy of a doubt."""
+
+
+def fields_of_users(users: Table, mapped: Mapping[str, str], look: Look) -> tuple[dict[str, Column], list[Fault]]:
+    """Return which column of users becomes which of the target, and what stands in the way of telling."""
+    found: dict[str, Column] = {}
+    faults: list[Fault] = []
+    for name in TARGET_COLUMNS:
+        if (own := mapped.get(f"{USERS}.{name}")) is not None:
+            if (column := users.column(own)) is None:
+                faults.append(("field-missing", f"users.{name}", f"{users.sql} has no column {own}.", "shadow inspect"))
+            else:
+                found[name] = column
+            continue
+        spelled = [column for column in users.columns if normalised(column.name) == name]
+        if len(spelled) > 1:
+            faults.append(_several(users, name, spelled))
+        elif spelled:
+            found[name] = spelled[0]
+    taken = {column.name for column in found.values()}
+    for name in TARGET_COLUMNS:
+        if name in found or f"{USERS}.{name}" in mapped or any(fault[1] == f"users.{name}" for fault in faults):
+            continue
+        candidates = [column for column in _candidates(users, name, look) if column.name not in taken]
+        if len(candidates) == 1:
+            found[name] = candidates[0]
+            taken.add(candidates[0].name)
+        elif candidates:
+            faults.append(_several(users, name, candidates))
+        elif name not in _OPTIONAL:
+            fitting = [c.name for c in users.columns if c.name not in taken and _fits(name, c)]
+            options = "\n".join(f"--map users.{name}={each}" for each in fitting) or _add(users, name)
+            message = f"{users.sql} has no column that is recognised as Better Auth's {name}."
+            faults.append(("field-missing", f"users.{name}", message, options))
+    faults += _unfit(users, found)
+    faults += _collisions(users, found)
+    return found, faults
+
+
+def _candidates(users: Table, name: str, look: Look) -> Iterator[Column]:
+    if name not in _COLUMN_HINTS:
+        return
+    content, hint = _COLUMN_HINTS[name]
+    fitting = [c for c in users.columns if _fits(name, c) and normalised(c.name) not in GOING_COLUMNS]
+    by_name = [column for column in fitting if _says(column, hint) and not _speaks_of_another(name, column)]
+    if by_name or content is None:
+        yield from by_name
+        return
+    contents = look(users)
+    yield from (column for column in fitting if content in contents.get(column.name, ()))
+
+
+def _speaks_of_another(name: str, column: Column) -> bool:
+    """Whether a column's name that mentions an address is about something else: `email_opt_in`."""
+    return name == "email" and _says(column, "verif|confirm|token|hash|opt|pref|new|pending|backup|second|domain")
+
+
+def _fits(name: str, column: Column) -> bool:
+    wanted = TARGET_COLUMNS[name][0]
+    if name == "id":
+        return is_text(column) or column.type == "uuid" or is_number(column)
+    if wanted == "boolean":
+        return is_boolean(column)
+    return is_moment(column) if wanted.startswith("timestamp") else is_text(column)
+
+
+def _several(users: Table, name: str, columns: list[Column]) -> Fault:
+    names = ", ".join(quoted(column.name) for column in columns)
+    options = "\n".join(f"--map users.{name}={column.name}" for column in columns)
+    return (
+        "field-ambiguous",
+        f"users.{name}",
+        f"{len(columns)} columns of {users.sql} could be its {name}: {names}.",
+        options,
+    )
+
+
+def _add(users: Table, name: str) -> str:
+    type_, rest = TARGET_COLUMNS[name]
+    default = " DEFAULT ''" if name == "name" else ""
+    return f"ALTER TABLE {users.sql} ADD COLUMN {name} {type_} {rest.replace(' UNIQUE', '')}{default};"
+
+
+def _unfit(users: Table, found: Mapping[str, Column]) -> Iterator[Fault]:
+    for name, column in found.items():
+        if _fits(name, column):
+            continue
+        where = f"{users.sql}.{quoted(column.name)}"
+        message = f"{where} is {column.type}, which is not turned into {TARGET_COLUMNS[name][0]}."
+        yield "column-type", f"users.{name}", message, _conversion(users, name, column)
+    if users.kind == "p":
+        message = f"{users.sql} is partitioned; a unique address over all partitions cannot be had."
+        yield "layout-unsupported", users.sql, message, "Make it a plain table first."
+
+
+def _conversion(users: Table, name: str, column: Column) -> str:
+    """Return what a person can paste where a type is not one that Better Auth makes."""
+    change = f"ALTER TABLE {users.sql} ALTER COLUMN {quoted(column.name)}"
+    wanted = TARGET_COLUMNS[name][0]
+    own = quoted(column.name)
+    if wanted == "boolean":
+        using = (
+            f"{own} IS NOT NULL" if is_moment(column) or column.type == "date" else f"{own}::text IN ('1', 't', 'true')"
+        )
+        return f"{change} DROP DEFAULT, ALTER COLUMN {own} TYPE boolean USING {using};"
+    if wanted.startswith("timestamp"):
+        if column.type in ("bigint", "integer", "numeric", "double precision"):
+            using = f"to_timestamp({own} / 1000.0)"
+            return f"{change} DROP DEFAULT, ALTER COLUMN {own} TYPE {wanted} USING {using};  -- milliseconds"
+        return f"{change} DROP DEFAULT, ALTER COLUMN {own} TYPE {wanted} USING {own}::{wanted};"
+    if name in _OPTIONAL:
+        return f"ALTER TABLE {users.sql} RENAME COLUMN {own} TO {quoted(column.name + '_own')};  -- it is the app's own"
+    return f"{change} TYPE {'text' if name != 'id' else TARGET_COLUMNS['id'][0]} USING {own}::text;"
+
+
+def _collisions(users: Table, found: Mapping[str, Column]) -> Iterator[Fault]:
+    """A column of the app's own that has the name which another is to have."""
+    for name, column in found.items():
+        if column.name != name and (own := users.column(name)) is not None and own not in found.values():
+            message = f"{users.sql}.{quoted(column.name)} is to become {name}, but there is a column {name} already."
+            remedy = f"ALTER TABLE {users.sql} RENAME COLUMN {quoted(name)} TO {quoted(name + '_own')};"
+            yield "name-taken", f"users.{name}", message, remedy

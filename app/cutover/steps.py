@@ -1,0 +1,77 @@
+"""What a plan consists of: Steps, each with its SQL, the lock it takes, what that blocks, and how it is undone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from app.cutover.findings import ACTIONS, Action, Options
+
+REVISIONS: dict[Action, str] = {"adopt": "0001_adopt", "retire": "0002_retire", "drop": "0003_drop"}
+
+SESSION = {"row_security": "off", "TimeZone": "UTC", "standard_conforming_strings": "on"}
+"""Run-time parameters of a connection that runs the cutover: a row that a policy hides is an error, not a row less, and
+what is written as text reads the same whatever the role's own setting is."""
+LOCK_TIMEOUT_MS = 500
+SHORT_LOCK_TIMEOUT_MS = 100
+"""For the lock that readers queue behind while it is waited for."""
+STATEMENT_TIMEOUT_MS = 30 * 60 * 1000
+IDLE_TIMEOUT_MS = 60 * 1000
+SETTINGS = (
+    f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}",
+    f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}",
+    f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}",
+    *(f"SET LOCAL {name} = '{value}'" for name, value in SESSION.items()),
+)
+"""What each revision's transaction begins with."""
+
+Lock = Literal["none", "SHARE", "ACCESS EXCLUSIVE"]
+BLOCKS: dict[Lock, str] = {
+    "none": "nobody waits",
+    "SHARE": "writers wait, readers go on",
+    "ACCESS EXCLUSIVE": "readers and writers wait",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One thing that is done, in the transaction of its revision."""
+
+    title: str
+    sql: tuple[str, ...]
+    lock: Lock = "none"
+    on: tuple[str, ...] = ()
+    """The tables that are locked."""
+    undo: tuple[str, ...] = ()
+    undone: str = "nothing to undo"
+    """How it is undone, in words."""
+    rows: int | None = None
+    """Rows that are read or written; None where the number of rows does not matter."""
+    bytes: int | None = None
+    seconds: float | None = None
+    """How long readers are shut out by it, as far as it can be told beforehand; None where it is no time."""
+    settles: bool = False
+    """Whether nobody can change the catalogue of users after it, so that it is compared with what was planned for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What the journal keeps of an action."""
+
+    action: str
+    operator: str
+    options: Options
+    fingerprint: str
+    undo: tuple[str, ...] = field(default=())
+
+
+def undo_of(steps: Iterable[Step]) -> tuple[str, ...]:
+    """Return what undoes steps, the last first."""
+    return tuple(statement for step in reversed(tuple(steps)) for statement in step.undo)
+
+
+def pending(current: str | None, target: Action) -> tuple[Action, ...]:
+    """Return the actions between the revision a database is at and the one it is to reach."""
+    done = next((index + 1 for index, action in enumerate(ACTIONS) if REVISIONS[action] == current), 0)
+    return ACTIONS[done : ACTIONS.index(target) + 1]

@@ -1,0 +1,165 @@
+"""Before a revision is undone: what was recorded of it, and what was written since that could not be kept.
+
+The promise: undoing loses nothing that it does not name first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection
+
+from app.cutover import catalog
+from app.cutover.catalog import JOURNAL, Snapshot, Table, literal, quoted
+from app.cutover.findings import Action, Finding, Options
+from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA
+from app.cutover.signatures import ADDED_COLUMNS, USERS
+
+
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """What the journal has of the last time an action was taken."""
+
+    before: Mapping[str, Any]
+    undo: Sequence[str]
+
+
+def recorded(connection: Connection, schema: str, action: Action) -> Recorded | None:
+    """Return what the journal has of an action; None where it has nothing."""
+    found = connection.exec_driver_sql(
+        f"SELECT before, undo FROM {quoted(schema, JOURNAL)} WHERE action = {literal(action)} ORDER BY id DESC LIMIT 1"
+    ).one_or_none()
+    return None if found is None else Recorded(*found)
+
+
+def examine(
+    connection: Connection,
+    schema: str,
+    action: Action,
+    before: Mapping[str, Any],
+    statements: Sequence[str],
+    options: Options,
+) -> Iterator[Finding]:
+    """Return what stands in the way of undoing an action."""
+    snapshot = catalog.read(connection)
+    users = snapshot.table(schema, USERS)
+    if action == "adopt":
+        yield from _adopt_losses(connection, snapshot, before, statements, options)
+        return
+    if users is None:
+        return
+    present = {table.sql for table in snapshot.tables}
+    back = {before["users"]} - {before["target"]}
+    for taken in sorted({*before["going"], *back} & present):
+        if not _is_ours(taken, statements):
+            message = f"{taken} exists again; the table of that name could not come back."
+            yield Finding("name-taken", "refuse", taken, message, f"ALTER TABLE {taken} RENAME TO ...;")
+    yield from _foreign_ids(connection, users, before)
+    yield from _missing_values(connection, users, before, snapshot)
+    yield from _orphans_to_be(connection, users, before)
+
+
+def _is_ours(name: str, statements: Sequence[str]) -> bool:
+    """Whether undoing drops it anyway: the view that kept the old names alive."""
+    return f"DROP VIEW {name}" in statements
+
+
+def _foreign_ids(connection: Connection, users: Table, before: Mapping[str, Any]) -> Iterator[Finding]:
+    """Users who came since, with ids that are not of the type which comes back."""
+    pattern = _ID_PATTERNS.get(before["id_type"])
+    if pattern is None:
+        return
+    wrong = f"FROM {users.sql} WHERE id !~* {literal(pattern)}"
+    if count := _count(connection, f"SELECT count(*) {wrong}"):
+        yield Finding(
+            "undo-finds-ids",
+            "refuse",
+            users.sql,
+            f"{count:,} users came since, whose ids are no {before['id_type']}, which comes back.",
+            f"CREATE TABLE users_since AS SELECT * {wrong};\nDELETE {wrong};  -- and what refers to them, first",
+        )
+
+
+_NUMBER = r"^-?\d{1,19}$"
+_ID_PATTERNS = {
+    "uuid": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
+    "smallint": _NUMBER,
+    "integer": _NUMBER,
+    "bigint": _NUMBER,
+}
+
+
+def _missing_values(
+    connection: Connection, users: Table, before: Mapping[str, Any], snapshot: Snapshot
+) -> Iterator[Finding]:
+    """Users who came since, where a column that comes back must have a value and has no default."""
+    kept = snapshot.table(RETIRED_SCHEMA, KEPT_COLUMNS)
+    required = [quoted(name) for name in before["required_columns"]]
+    if kept is None or not required:
+        return
+    own = kept.constraints[0].columns[0]
+    new = f"FROM {users.sql} u WHERE NOT EXISTS (SELECT FROM {kept.sql} k WHERE k.{quoted(own)}::text = u.id)"
+    if count := _count(connection, f"SELECT count(*) {new}"):
+        names = ", ".join(required)
+        yield Finding(
+            "undo-needs-values",
+            "refuse",
+            users.sql,
+            f"{count:,} users came since, and {names}, which comes back, must have a value and has no default.",
+            f"INSERT INTO {kept.sql} ({quoted(own)}, {names}) "
+            f"SELECT u.id::{kept.columns[0].type}, {', '.join('...' for _ in required)} {new};",
+        )
+
+
+def _orphans_to_be(connection: Connection, users: Table, before: Mapping[str, Any]) -> Iterator[Finding]:
+    """Retired rows of users who were deleted since, where the foreign key says neither CASCADE nor SET NULL."""
+    renames = before["renames"]
+    for key in before["foreign_keys"]:
+        moved = before["moved"].get(key["table"])
+        if moved is None or key["target"] != before["users"] or not key["validated"] or key["on_delete"] in ("c", "n"):
+            continue
+        pairs = zip(key["columns"], key["target_columns"], strict=True)
+        same = " AND ".join(
+            f"u.{quoted(renames.get(target, target))}::text = r.{quoted(column)}::text" for column, target in pairs
+        )
+        given = " AND ".join(f"r.{quoted(column)} IS NOT NULL" for column in key["columns"])
+        lost = f"{given} AND NOT EXISTS (SELECT FROM {users.sql} u WHERE {same})"
+        if count := _count(connection, f"SELECT count(*) FROM {moved} r WHERE {lost}"):
+            yield Finding(
+                "undo-finds-orphans",
+                "refuse",
+                moved,
+                f"{count:,} rows of {moved} refer to users who were deleted since, and {key['name']}, which comes "
+                "back, forbids that.",
+                f"DELETE FROM {moved} r WHERE {lost};",
+            )
+
+
+def _adopt_losses(
+    connection: Connection,
+    snapshot: Snapshot,
+    before: Mapping[str, Any],
+    statements: Sequence[str],
+    options: Options,
+) -> Iterator[Finding]:
+    where = before["users"] or before["target"]
+    if all(table.sql != where for table in snapshot.tables) or "undo-loses-values" in options.accept:
+        return
+    dropped = "\n".join(statements)
+    losses = []
+    if f"DROP TABLE {where}" in dropped and (rows := _count(connection, f"SELECT count(*) FROM {where}")):
+        losses.append(f"{rows:,} users, whose table was made by adopt")
+    for name in ADDED_COLUMNS:
+        if f"DROP COLUMN {name}" in dropped and name != "identity_updated_at":
+            rows = _count(connection, f"SELECT count(*) FROM {where} WHERE {name} IS NOT NULL")
+            if rows:
+                losses.append(f"{rows:,} values of users.{name}")
+    if losses:
+        message = f"Undoing adopt would lose {' and '.join(losses)}."
+        yield Finding("undo-loses-values", "refuse", where, message, "--accept undo-loses-values")
+
+
+def _count(connection: Connection, sql: str) -> int:
+    return int(connection.exec_driver_sql(sql).scalar_one())
