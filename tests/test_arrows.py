@@ -26,6 +26,7 @@ ONLY_IN: dict[str, set[str]] = {
     "granian": {"app.api.run", "app.cli"},
     "jose": {"app.idp"},
     "pydantic_settings": {"app.settings"},
+    "jinja2": {"app.cutover"},
     "rich": {"app.cli", "app.cutover"},
     "rich_click": {"app.cli"},
     "httpx": {"app.idp", "app.asgi", "app.cli"},

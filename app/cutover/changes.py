@@ -12,7 +12,7 @@ from functools import cached_property
 
 from app.cutover import shapes
 from app.cutover.catalog import Column, Dependent, ForeignKey, Snapshot, Table, quoted
-from app.cutover.layout import KEPT_COLUMNS, Layout, is_beside
+from app.cutover.layout import KEPT_COLUMNS, Layout, without_beside
 from app.cutover.objects import Sequence
 from app.cutover.signatures import TARGET_COLUMNS, USERS
 
@@ -160,6 +160,7 @@ def of(snapshot: Snapshot, layout: Layout) -> Changes | None:
     users = layout.users
     if users is None or "id" not in layout.fields or layout.kind == "retired":
         return None
+    snapshot = without_beside(snapshot)
     going_names = {column.name for column in layout.going_columns}
     moves = tuple(_moves(snapshot, layout))
     retypes = _retypes(snapshot, layout, {move.table.key for move in moves})
@@ -307,7 +308,7 @@ def _carried(snapshot: Snapshot, retypes: tuple[Retype, ...], moving: set[Key]) 
     for found in snapshot.dependents:
         if (found.table, found.column) not in changed or found.owner in moving or found.kind in _FOLLOWING:
             continue
-        if found.kind == "default value" or (found.kind, found.identity) in seen or _is_ours(snapshot, found):
+        if found.kind == "default value" or (found.kind, found.identity) in seen:
             continue
         seen.add((found.kind, found.identity))
         yield found
@@ -315,10 +316,6 @@ def _carried(snapshot: Snapshot, retypes: tuple[Retype, ...], moving: set[Key]) 
 
 _FOLLOWING = frozenset({"statistics object", "table constraint", "index", "table"})
 """What PostgreSQL makes anew by itself when a column's type changes."""
-
-
-def _is_ours(snapshot: Snapshot, found: Dependent) -> bool:
-    return any(is_beside(table) and table.sql == found.identity for table in snapshot.tables)
 
 
 def _sequence(snapshot: Snapshot, users: Table, column: Column) -> Sequence | None:

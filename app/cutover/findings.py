@@ -16,7 +16,7 @@ from app.cutover import changes
 from app.cutover.catalog import ForeignKey, Snapshot
 from app.cutover.census import Census
 from app.cutover.changes import Changes
-from app.cutover.layout import NONE, Choices, Layout
+from app.cutover.layout import NONE, Choices, Layout, without_beside
 from app.cutover.signatures import SIGNATURES, TARGET_COLUMNS, USERS
 
 Action = Literal["adopt", "retire", "drop"]
@@ -67,6 +67,11 @@ class Situation:
     def changes(self) -> Changes | None:
         """What retire changes; None where there is nothing of Better Auth's, or it is in doubt."""
         return changes.of(self.snapshot, self.layout)
+
+    @cached_property
+    def objects(self) -> Snapshot:
+        """The snapshot without what the cutover itself put there."""
+        return without_beside(self.snapshot)
 
     @cached_property
     def going(self) -> frozenset[tuple[str, str]]:

@@ -352,6 +352,16 @@ def is_beside(table: Table) -> bool:
     return table.kind == "v" and table.comment == BESIDE_COMMENT
 
 
+def without_beside(snapshot: Snapshot) -> Snapshot:
+    """Return a snapshot without the view that adopt made: it comes and goes by steps of its own."""
+    views = {table.key for table in snapshot.tables if is_beside(table)}
+    return replace(
+        snapshot,
+        tables=tuple(table for table in snapshot.tables if table.key not in views),
+        dependents=tuple(found for found in snapshot.dependents if found.owner not in views),
+    )
+
+
 def _distinct(roles: list[Role]) -> list[Role]:
     """Let a table play one role only, the first; the columns of an older plugin may include those of a newer."""
     found: dict[tuple[str, str], Role] = {}

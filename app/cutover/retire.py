@@ -10,13 +10,13 @@ carries the SQL that undoes it, and together, the last first, they give back wha
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from app.cutover import beside, estimate, journal, release
 from app.cutover.catalog import Column, Dependent, ForeignKey, Snapshot, Table, literal, quoted
 from app.cutover.changes import DEAD_ROWS, RATE_LIMIT_ROWS, Changes, Move, Retype
 from app.cutover.findings import Options, detached
-from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, Layout
+from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, Layout, without_beside
 from app.cutover.objects import Sequence as DatabaseSequence
 from app.cutover.signatures import USERS
 from app.cutover.steps import LOCK_TIMEOUT_MS, SHORT_LOCK_TIMEOUT_MS, Record, Step, undo_of
@@ -29,6 +29,7 @@ def steps(
     snapshot: Snapshot, layout: Layout, changes: Changes | None, options: Options, operator: str
 ) -> tuple[Step, ...]:
     """Return the steps of 0002_retire."""
+    objects = without_beside(snapshot)
     facts = journal.facts(snapshot, layout, changes, options)
     counted = journal.counted(snapshot, layout)
     if changes is None or not changes.any:
@@ -40,11 +41,11 @@ def steps(
         *_fill(changes),
         *(_detach(key) for key in keys),
         *_remove_view(snapshot, changes),
-        *_release(snapshot, options),
+        *_release(objects, options),
         *(step for move in changes.moves for step in _move(snapshot, move, layout)),
         *_ids_from_elsewhere(changes),
-        *_shrink(snapshot, changes),
-        *_retype(snapshot, changes, options),
+        *_shrink(snapshot, changes, {removal.identity for removal in _released(objects, options)}),
+        *_retype(objects, changes, options),
         *_require(changes),
         *_rename(changes),
         *_compatible(changes, options),
@@ -328,7 +329,7 @@ def _restore_identity(changes: Changes, sequence: DatabaseSequence) -> Iterator[
     yield from release.grants("SEQUENCE", name, sequence.owner, sequence.privileges)
 
 
-def _shrink(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
+def _shrink(snapshot: Snapshot, changes: Changes, released: set[str]) -> Iterator[Step]:
     users, columns = changes.users, changes.going
     if not columns:
         return
@@ -368,19 +369,19 @@ def _shrink(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
         (*before, f"ALTER TABLE {users.sql} {dropped}"),
         "ACCESS EXCLUSIVE",
         (users.sql,),
-        undo=(*_restore_columns(changes), *after),
+        undo=(*_restore_columns(changes, released), *after),
         undone="columns, values, defaults, constraints, indexes, comments and grants come back",
     )
 
 
-def _restore_columns(changes: Changes) -> Iterator[str]:
+def _restore_columns(changes: Changes, released: set[str]) -> Iterator[str]:
     users, columns = changes.users, changes.going
     table, kept, key = users.sql, quoted(RETIRED_SCHEMA, KEPT_COLUMNS), _id(changes)
     yield f"ALTER TABLE {table} {', '.join(f'ADD COLUMN {_column(column)}' for column in columns)}"
     stored = [quoted(column.name) for column in columns if not column.generated]
     if stored:
         pairs = ", ".join(f"{name} = k.{name}" for name in stored)
-        quiet, loud = _hushed(users, {column.name for column in columns})
+        quiet, loud = _hushed(users, {column.name for column in columns}, released)
         yield from quiet
         yield f"UPDATE {table} u SET {pairs} FROM {kept} k WHERE k.{key} = u.{key}"
         yield from loud
@@ -409,7 +410,7 @@ def _storage(table: str, column: Column) -> Iterator[str]:
         yield f"ALTER TABLE {table} ALTER COLUMN {quoted(column.name)} SET COMPRESSION {column.compression}"
 
 
-def _hushed(users: Table, going: set[str]) -> tuple[list[str], list[str]]:
+def _hushed(users: Table, going: set[str], absent: Collection[str] = ()) -> tuple[list[str], list[str]]:
     """Return what silences, and what restores, all that an UPDATE of users would set off or run into.
 
     Nobody changes these rows: triggers and rules of the app's must not see it, and a row that violates a NOT VALID
@@ -420,7 +421,7 @@ def _hushed(users: Table, going: set[str]) -> tuple[list[str], list[str]]:
     quiet, loud = [], []
     for kind, what in (("TRIGGER", users.triggers), ("RULE", users.rules)):
         for item in what:
-            if item.enabled in modes:
+            if item.enabled in modes and f"{quoted(item.name)} on {table}" not in absent:
                 quiet.append(f"ALTER TABLE {table} DISABLE {kind} {quoted(item.name)}")
                 loud.append(f"ALTER TABLE {table} {modes[item.enabled]} {kind} {quoted(item.name)}")
     for check in users.constraints:

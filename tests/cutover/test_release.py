@@ -200,7 +200,7 @@ class TestMaterializedViews:
             ALTER INDEX "by length" ALTER COLUMN 1 SET STATISTICS 321;
             COMMENT ON INDEX "by length" IS 'partial';
             ALTER INDEX once DEPENDS ON EXTENSION plpgsql;
-            ALTER MATERIALIZED VIEW providers CLUSTER ON once;
+            ALTER MATERIALIZED VIEW providers CLUSTER ON once; ALTER MATERIALIZED VIEW providers REPLICA IDENTITY FULL;
             ALTER MATERIALIZED VIEW providers ALTER who SET STATISTICS 123, ALTER who SET STORAGE EXTERNAL,
               ALTER n SET (n_distinct = 4);
             ALTER MATERIALIZED VIEW providers OWNER TO {owner};

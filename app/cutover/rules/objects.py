@@ -14,7 +14,7 @@ def dependents(at: Situation) -> Iterator[Finding]:
     """Views, functions, policies and whatever else reads a table or column that goes."""
     users = at.layout.users
     grouped: dict[tuple[str, str], list[Dependent]] = {}
-    for found in at.snapshot.dependents:
+    for found in at.objects.dependents:
         of_table = found.table in at.going
         of_users = users is not None and found.table == users.key and bool(at.going_columns)
         of_column = of_users and found.column in at.going_columns
@@ -39,7 +39,7 @@ def dependents(at: Situation) -> Iterator[Finding]:
 
 def released_objects(at: Situation) -> Iterator[Finding]:
     """What --release takes out of the way, with everything that depends on it."""
-    for removal in removals(at.snapshot, _released(at)):
+    for removal in removals(at.objects, _released(at)):
         yield Finding(
             "object-released",
             "info",
@@ -50,7 +50,7 @@ def released_objects(at: Situation) -> Iterator[Finding]:
 
 
 def _released(at: Situation) -> list[Dependent]:
-    return [found for name in sorted(at.options.release) for found in named(at.snapshot, name)]
+    return [found for name in sorted(at.options.release) for found in named(at.objects, name)]
 
 
 def _goes_along(found: Dependent, at: Situation) -> bool:
@@ -82,7 +82,7 @@ _DROPPED_BY_NAME = {
 def _removal(at: Situation, found: Dependent) -> str:
     """Return SQL that takes the object out of the way and no row of the app's with it."""
     remedy = _statement(at, found)
-    if removals(at.snapshot, [found]):
+    if removals(at.objects, [found]):
         remedy += f"\n-- or --release '{found.identity}', which keeps its definition for undo"
     if found.definition is None:
         return remedy
@@ -125,7 +125,7 @@ def _without_expression(at: Situation, owner: tuple[str, str], name: str) -> str
 def sequences_of_going_columns(at: Situation) -> Iterator[Finding]:
     """A sequence that a column owns is dropped with it, and undo could not tell where it stood."""
     users = at.layout.users
-    for found in at.snapshot.dependents if users else ():
+    for found in at.objects.dependents if users else ():
         if users is None or found.kind != "default value" or (found.owner, found.table) != (users.key, users.key):
             continue
         column = users.column(found.name or "")

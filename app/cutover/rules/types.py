@@ -82,8 +82,8 @@ def objects_over_new_types(at: Situation) -> Iterator[Finding]:
     changes = at.changes
     if changes is None:
         return
-    given = {(found.kind, found.identity) for name in at.options.release for found in named(at.snapshot, name)}
-    possible = {(each.kind, each.identity) for each in removals(at.snapshot, changes.carried)}
+    given = {(found.kind, found.identity) for name in at.options.release for found in named(at.objects, name)}
+    possible = {(each.kind, each.identity) for each in removals(at.objects, changes.carried)}
     for found in changes.carried:
         if (found.kind, found.identity) in given:
             continue
@@ -108,7 +108,7 @@ def objects_over_new_types(at: Situation) -> Iterator[Finding]:
             )
     changed = {(each.table.key, each.column.name) for each in changes.retypes}
     tables = {each.table.key for each in changes.retypes}
-    for found in at.snapshot.dependents:
+    for found in at.objects.dependents:
         if (found.kind, found.identity) in given or found.owner in at.going:
             continue
         table = at.snapshot.table(*found.owner) if found.owner else None
