@@ -197,13 +197,16 @@ def main() -> None:
         else:
             asyncio.run(connect_and_migrate(settings))
     except Refused as refused:
-        stop(findings_text(refused.findings), 2)
+        stop(f"{findings_text(refused.findings)}\n{_AS_ARGUMENTS}", 2)
     except LockNotObtained as error:
         stop(str(error), 3)
     except ShadowError as error:
         stop(error.message, 1)
     except DBAPIError as error:
         stop(execute.said(error), 1)
+
+
+_AS_ARGUMENTS = "Refused. What a remedy says as --accept CODE is -x accept=CODE here; so are the others."
 
 
 def stop(sentence: str, code: int) -> NoReturn:

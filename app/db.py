@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
+from uuid import uuid4
 
 import asyncpg
 from sqlalchemy.exc import DBAPIError
@@ -122,7 +123,15 @@ def create_engine(url: str, *, server_settings: Mapping[str, str] | None = None,
     async def connect() -> asyncpg.Connection[asyncpg.Record]:
         return await asyncpg.connect(dsn, server_settings=dict(server_settings or {}) or None, **arguments)
 
-    return create_async_engine("postgresql+asyncpg://", async_creator=connect, **options)
+    def creator() -> Any:
+        # what create_async_engine makes of an async_creator, which takes no names; and a name that is used twice, in
+        # this process or another, is an error behind a pooler that hands its servers on with what was prepared there
+        return engine.sync_engine.dialect.dbapi.connect(  # type: ignore[union-attr]
+            async_creator_fn=connect, prepared_statement_name_func=lambda: f"shadow_{uuid4().hex}"
+        )
+
+    engine = create_async_engine("postgresql+asyncpg://", creator=creator, **options)
+    return engine
 
 
 def search_path(*schemas: str) -> str:
@@ -173,7 +182,8 @@ _UNREACHABLE = (
 
 def _sentence(url: str, error: BaseException) -> str:
     reason = str(error).strip().splitlines()
-    return (
-        f"Cannot connect to {redacted(url)}: {reason[0] if reason else type(error).__name__}. "
-        "Check DATABASE_URL (host, port, database, user, sslmode) and that the server is up."
-    )
+    what = f"Cannot connect to {redacted(url)}: {reason[0] if reason else type(error).__name__}. "
+    if isinstance(error, asyncpg.ProtocolViolationError) or "pooling mode" in what:
+        # PostgreSQL itself has no objection to what asyncpg sends
+        return f"{what}A connection pooler answers there; give DATABASE_URL the direct address of the server itself."
+    return f"{what}Check DATABASE_URL (host, port, database, user, sslmode) and that the server is up."

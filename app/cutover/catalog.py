@@ -78,7 +78,7 @@ class Snapshot:
     functions: tuple[Function, ...] = ()
     sequences: tuple[Sequence, ...] = ()
     default_grantees: tuple[str, ...] = ()
-    """Roles, as SQL, to which ALTER DEFAULT PRIVILEGES grants something on new tables or functions."""
+    """Roles, as SQL, to which ALTER DEFAULT PRIVILEGES grants something on new tables, sequences or functions."""
     roles: tuple[str, ...] = field(default=(), compare=False)
     """Those, as SQL, that the role that looked may become."""
 

@@ -5,14 +5,16 @@ The promise: it only reads, and holds no lock that anybody waits for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from sqlalchemy import Connection
 
-from app.cutover.catalog import ForeignKey, Snapshot, quoted
+from app.cutover import changes
+from app.cutover.catalog import ForeignKey, Snapshot, Table, literal, quoted
 from app.cutover.layout import Layout, Role
+from app.cutover.surroundings import Surroundings, look_around
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,43 +24,55 @@ class Identities:
     password_only: int
     linked: int
     second_factors: int
+    passkeys: int = 0
 
     @property
     def any(self) -> bool:
-        return bool(self.password_only or self.linked or self.second_factors)
+        return bool(self.password_only or self.linked or self.second_factors or self.passkeys)
 
 
 @dataclass(frozen=True, slots=True)
-class Transaction:
-    """Somebody else's transaction that has been open for long."""
+class Values:
+    """Rows of users with values that the target does not take, or takes as something else."""
 
-    pid: int
-    role: str
-    application: str
-    seconds: int
+    emails_null: int = 0
+    emails_empty: int = 0
+    ids_empty: int = 0
+    ids_long: int = 0
+    """Longer than LONGEST_ID."""
+    names_null: int = 0
+    names_empty: int = 0
+    updated_missing: int = 0
+    soft_deleted: int = 0
+    infinite: Mapping[str, int] = field(default_factory=dict)
+    """Column of the target to the rows in which it is infinity or -infinity; those without any are left out."""
 
 
 @dataclass(frozen=True, slots=True)
 class Census:
     """Counts at one moment."""
 
-    rows: Mapping[tuple[str, str], int]
-    identities: Identities
-    password_hashes: Mapping[str, int]
+    surroundings: Surroundings
+    rows: Mapping[tuple[str, str], int] = field(default_factory=dict)
+    identities: Identities = field(default_factory=lambda: Identities(0, 0, 0))
+    password_hashes: Mapping[str, int] = field(default_factory=dict)
     """Kind of hash to the number of accounts that have it."""
-    live_sessions: int
-    newest_session: datetime | None
-    colliding_emails: int
+    live_sessions: int = 0
+    newest_session: datetime | None = None
+    colliding_emails: int = 0
     """Groups of addresses that are equal but for case."""
-    orphans: Mapping[tuple[tuple[str, str], str], int]
+    orphans: Mapping[tuple[tuple[str, str], str], int] = field(default_factory=dict)
     """Of each foreign key that is not validated, by table and name: rows that violate it."""
-    long_transactions: tuple[Transaction, ...]
+    values: Values = field(default_factory=Values)
+    dead_limits: int = 0
+    """Rows of rate_limit that count the requests of sessions."""
 
 
-LONG_TRANSACTION_SECONDS = 60
+LONGEST_ID = 255
+"""Characters of a `sub` that the server takes."""
 
-_HASHES = """CASE WHEN password ~ '^[0-9a-f]{32}:[0-9a-f]{128}$' THEN 'scrypt (Better Auth)'
-  WHEN password ~ '^\\$2[aby]\\$' THEN 'bcrypt' WHEN password ~ '^\\$argon2' THEN 'argon2' ELSE 'unknown' END"""
+_HASHES = """CASE WHEN {0} ~ '^[0-9a-f]{{32}}:[0-9a-f]{{128}}$' THEN 'scrypt (Better Auth)'
+  WHEN {0} ~ '^\\$2[aby]\\$' THEN 'bcrypt' WHEN {0} ~ '^\\$argon2' THEN 'argon2' ELSE 'unknown' END"""
 
 
 def take(connection: Connection, snapshot: Snapshot, layout: Layout) -> Census:
@@ -67,10 +81,10 @@ def take(connection: Connection, snapshot: Snapshot, layout: Layout) -> Census:
     Nothing is counted where the layout is in doubt, or where the role may not read what it is about: that is a refusal
     of the rules anyway.
     """
-    roles = [role.table for role in layout.roles]
-    if layout.doubts or not all(table.readable for table in roles):
-        return Census({}, Identities(0, 0, 0), {}, 0, None, 0, {}, ())
-    users, accounts, two_factors = layout.users, layout.role("accounts"), layout.role("two_factors")
+    around = look_around(connection, set() if layout.doubts else {table.key for table in touched(snapshot, layout)})
+    if layout.doubts or not all(role.table.readable for role in layout.roles):
+        return Census(around)
+    users = layout.users
     tables = {table.key: table for table in (*((users,) if users else ()), *layout.going)}
     keys = list(snapshot.keys_to(users.key)) if users else []
     for key in keys:
@@ -78,23 +92,31 @@ def take(connection: Connection, snapshot: Snapshot, layout: Layout) -> Census:
             tables[table.key] = table
     live_sessions, newest_session = _sessions(connection, layout.role("sessions"))
     return Census(
+        around,
         rows={key: _scalar(connection, f"SELECT count(*) FROM {table.sql}") for key, table in tables.items()},
-        identities=_identities(connection, accounts, two_factors),
-        password_hashes=_hashes(connection, accounts),
+        identities=_identities(connection, layout),
+        password_hashes=_hashes(connection, layout.role("accounts")),
         live_sessions=live_sessions,
         newest_session=newest_session,
-        colliding_emails=_scalar(
-            connection,
-            f"SELECT count(*) FROM (SELECT FROM {users.sql} "
-            f"GROUP BY lower({quoted(layout.fields['email'].name)}::text) HAVING count(*) > 1) g",
-        )
-        if users and "email" in layout.fields
-        else 0,
+        colliding_emails=_collisions(connection, layout),
         orphans={
             (key.table, key.name): orphans(connection, key) for key in keys if not key.validated and key.table in tables
         },
-        long_transactions=_long_transactions(connection),
+        values=_values(connection, layout),
+        dead_limits=_dead_limits(connection, layout.role("rate_limits")),
     )
+
+
+def touched(snapshot: Snapshot, layout: Layout) -> Iterator[Table]:
+    """Yield the tables that the cutover changes, and so those on which another's lock would hold it up."""
+    planned, limits = changes.of(snapshot, layout), layout["rate_limits"]
+    yield from planned.touched if planned else layout.going
+    yield from (limits,) if limits else ()
+    # the foreign keys into what goes are dropped, those over what changes its type are made anew
+    keys = (*snapshot.keys_to(*(table.key for table in layout.going)), *(planned.keys if planned else ()))
+    for name in {end for key in keys for end in (key.table, key.target)}:
+        if (table := snapshot.table(*name)) is not None:
+            yield table
 
 
 def orphans(connection: Connection, key: ForeignKey) -> int:
@@ -113,33 +135,46 @@ def _scalar(connection: Connection, sql: str) -> int:
     return int(connection.exec_driver_sql(sql).scalar_one())
 
 
-def _identities(connection: Connection, accounts: Role | None, two_factors: Role | None) -> Identities:
-    password_only = linked = second_factors = 0
-    if accounts is not None and (owner := accounts.spelled("user_id")) is not None:
-        provider, password = accounts.spelled("provider_id"), accounts.spelled("password")
-        other = f"{provider} <> 'credential'" if provider else "false"
+def _identities(connection: Connection, layout: Layout) -> Identities:
+    password_only = linked = 0
+    if (accounts := layout.role("accounts")) is not None:
+        owner, provider, password = (accounts.spelled(name) for name in ("user_id", "provider_id", "password"))
+        # an account of which it is not known what it is counts as a linked provider: better asked than lost
         password_only, linked = connection.exec_driver_sql(
             f"""SELECT count(*) FILTER (WHERE password AND NOT linked), count(*) FILTER (WHERE linked)
-            FROM (SELECT bool_or({password or "NULL"} IS NOT NULL) AS password, bool_or({other}) AS linked
-                  FROM {accounts.table.sql} GROUP BY {owner}) u"""
+            FROM (SELECT bool_or({password or "NULL"} IS NOT NULL) AS password,
+                         bool_or({f"{provider} <> 'credential'" if provider else "true"}) AS linked
+                  FROM {accounts.table.sql} GROUP BY {owner or "id"}) u"""
         ).one()
-    if two_factors is not None and (owner := two_factors.spelled("user_id")) is not None:
-        second_factors = _scalar(connection, f"SELECT count(DISTINCT {owner}) FROM {two_factors.table.sql}")
-    return Identities(password_only, linked, second_factors)
+    return Identities(
+        password_only,
+        linked,
+        _owners(connection, layout.role("two_factors")),
+        _owners(connection, layout.role("passkeys")),
+    )
+
+
+def _owners(connection: Connection, role: Role | None) -> int:
+    if role is None:
+        return 0
+    owner = role.spelled("user_id")
+    return _scalar(connection, f"SELECT count({f'DISTINCT {owner}' if owner else '*'}) FROM {role.table.sql}")
 
 
 def _hashes(connection: Connection, accounts: Role | None) -> dict[str, int]:
-    if accounts is None or (password := accounts.spelled("password")) is None:
+    password = accounts.spelled("password") if accounts else None
+    if accounts is None or password is None:
         return {}
     found = connection.exec_driver_sql(
-        f"SELECT {_HASHES}, count(*) FROM (SELECT {password} AS password FROM {accounts.table.sql}) a "
-        "WHERE password IS NOT NULL GROUP BY 1 ORDER BY 1"
+        f"SELECT {_HASHES.format(password)}, count(*) FROM {accounts.table.sql} WHERE {password} IS NOT NULL "
+        "GROUP BY 1 ORDER BY 1"
     )
     return {str(kind): int(count) for kind, count in found}
 
 
 def _sessions(connection: Connection, sessions: Role | None) -> tuple[int, datetime | None]:
-    if sessions is None or (expires := sessions.spelled("expires_at")) is None:
+    expires = sessions.spelled("expires_at") if sessions else None
+    if sessions is None or expires is None:
         return 0, None
     created = sessions.spelled("created_at") or "NULL::timestamptz"
     live, newest = connection.exec_driver_sql(
@@ -148,11 +183,48 @@ def _sessions(connection: Connection, sessions: Role | None) -> tuple[int, datet
     return live, newest
 
 
-def _long_transactions(connection: Connection) -> tuple[Transaction, ...]:
-    rows = connection.exec_driver_sql(
-        f"""SELECT pid, coalesce(usename, '?')::text, coalesce(application_name, ''),
-        extract(epoch FROM now() - xact_start)::int FROM pg_stat_activity
-        WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
-          AND xact_start < now() - make_interval(secs => {LONG_TRANSACTION_SECONDS}) ORDER BY xact_start"""
+def _dead_limits(connection: Connection, limits: Role | None) -> int:
+    key = limits.spelled("key") if limits else None
+    if limits is None or key is None:
+        return 0
+    return _scalar(connection, f"SELECT count(*) FROM {limits.table.sql} WHERE {key} LIKE {literal(changes.DEAD_ROWS)}")
+
+
+def _collisions(connection: Connection, layout: Layout) -> int:
+    users, email = layout.users, layout.fields.get("email")
+    if users is None or email is None:
+        return 0
+    lower = f"lower({quoted(email.name)}::text)"
+    return _scalar(
+        connection,
+        f"SELECT count(*) FROM (SELECT FROM {users.sql} WHERE {quoted(email.name)} <> '' GROUP BY {lower} "
+        "HAVING count(*) > 1) g",
     )
-    return tuple(Transaction(*row) for row in rows)
+
+
+def _values(connection: Connection, layout: Layout) -> Values:
+    """Count in one pass over users."""
+    users = layout.users
+    if users is None:
+        return Values()
+    named = {name: quoted(column.name) for name, column in layout.fields.items()}
+    moments = [name for name, column in layout.fields.items() if column.type.startswith("timestamp")]
+    conditions = {
+        "emails_null": ("email", "{} IS NULL"),
+        "emails_empty": ("email", "{}::text = ''"),
+        "ids_empty": ("id", "{}::text = ''"),
+        "ids_long": ("id", f"length({{}}::text) > {LONGEST_ID}"),
+        "names_null": ("name", "{} IS NULL"),
+        "names_empty": ("name", "{}::text = ''"),
+        "updated_missing": ("updated_at", "{} IS NULL"),
+        "soft_deleted": ("deleted_at", "{} IS NOT NULL"),
+        **{f"infinite {name}": (name, "NOT isfinite({})") for name in moments},
+    }
+    counted = ", ".join(
+        f"count(*) FILTER (WHERE {condition.format(named[name])}) AS {quoted(count)}"
+        for count, (name, condition) in conditions.items()
+        if name in named
+    )
+    row = dict(connection.exec_driver_sql(f"SELECT {counted or '1'} FROM {users.sql}").mappings().one())
+    infinite = {name: count for name in moments if (count := row.pop(f"infinite {name}"))}
+    return Values(**row, infinite=infinite) if counted else Values()

@@ -5,13 +5,31 @@ The promise: refusals come first, and no rule is left out because another one sp
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 
+from sqlalchemy import Connection
+
 from app.cutover.findings import OVERRULABLE, Action, Finding, Level, Options, Situation
-from app.cutover.rules import around, keys, objects, types, users
+from app.cutover.rules import around, keys, objects, others, types, users, values
+from app.cutover.surroundings import make_contact
 
 Rule = Callable[[Situation], Iterator[Finding]]
+OTHERS: tuple[Rule, ...] = (
+    others.locks_held,
+    others.long_transactions,
+    others.prepared_transactions,
+    others.replication_slots,
+    others.subscriptions,
+)
+VALUES: tuple[Rule, ...] = (
+    values.emails,
+    values.ids,
+    values.names,
+    values.updated,
+    values.infinite_timestamps,
+    values.soft_deleted,
+)
 RULES: dict[Action, tuple[Rule, ...]] = {
     "adopt": (
         around.schema_exists,
@@ -23,7 +41,8 @@ RULES: dict[Action, tuple[Rule, ...]] = {
         keys.foreign_keys_to_email,
         users.colliding_emails,
         keys.unvalidated_foreign_keys,
-        around.long_transactions,
+        *OTHERS,
+        *VALUES,
     ),
     "retire": (
         around.decisions_apply,
@@ -45,6 +64,9 @@ RULES: dict[Action, tuple[Rule, ...]] = {
         objects.constraints_over_going_columns,
         objects.publications,
         users.columns_by_name,
+        *OTHERS,
+        *VALUES,
+        values.rate_limits,
         around.identities("warn"),
         around.live_sessions,
         around.backup,
@@ -52,6 +74,7 @@ RULES: dict[Action, tuple[Rule, ...]] = {
     "drop": (
         around.privileges,
         around.left_over,
+        *OTHERS,
         keys.foreign_keys_into_going_tables,
         objects.dependents,
         objects.publications,
@@ -62,19 +85,31 @@ RULES: dict[Action, tuple[Rule, ...]] = {
 
 
 def examine(situation: Situation) -> tuple[Finding, ...]:
-    """Apply every rule that concerns the actions about to be taken."""
+    """Apply every rule that concerns the actions about to be taken; where the layout is in doubt, say so instead."""
+    found = list(others.connection(situation))
     if situation.layout.doubts:
-        return tuple(
+        found += [
             Finding(doubt.code, "refuse", doubt.subject, doubt.message, doubt.remedy)
             for doubt in situation.layout.doubts
-        )
-    found: list[Finding] = []
-    for action, rules in RULES.items():
-        if action in situation.actions:
-            for rule in rules:
-                found += [_accepted(finding, situation.options) for finding in rule(situation)]
+        ]
+    else:
+        for action, rules in RULES.items():
+            if action in situation.actions:
+                found += [finding for rule in rules for finding in rule(situation)]
+    return in_order(found, situation.options)
+
+
+def first_contact(connection: Connection, options: Options) -> tuple[Finding, ...]:
+    """Return what the connection alone has to say: what must be known before a lock is taken over it."""
+    database = connection.exec_driver_sql("SELECT current_database()").scalar_one()
+    return in_order(others.of_contact(make_contact(connection), database), options)
+
+
+def in_order(found: Iterable[Finding], options: Options) -> tuple[Finding, ...]:
+    """Return each finding once, refusals first, and those that were accepted as warnings."""
     order: dict[Level, int] = {"refuse": 0, "warn": 1, "info": 2}
-    return tuple(sorted(dict.fromkeys(found), key=lambda finding: order[finding.level]))
+    accepted = dict.fromkeys(_accepted(finding, options) for finding in found)
+    return tuple(sorted(accepted, key=lambda finding: order[finding.level]))
 
 
 def _accepted(finding: Finding, options: Options) -> Finding:

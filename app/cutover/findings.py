@@ -23,7 +23,15 @@ Action = Literal["adopt", "retire", "drop"]
 ACTIONS: tuple[Action, ...] = ("adopt", "retire", "drop")
 Level = Literal["refuse", "warn", "info"]
 
-OVERRULABLE = frozenset({"identities-not-exported", "constraint-spans-column", "required-column", "function-body"})
+OVERRULABLE = frozenset(
+    {
+        "identities-not-exported",
+        "constraint-spans-column",
+        "required-column",
+        "function-body",
+        "transaction-pooler",
+    }
+)
 """Codes that --accept takes; the others have another remedy."""
 ACCEPTABLE = OVERRULABLE | {"undo-loses-values"}
 

@@ -45,7 +45,7 @@ SELECT current_database() AS database, current_setting('server_version_num')::in
        ARRAY(SELECT DISTINCT CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END
              FROM pg_default_acl f, LATERAL (SELECT grantee FROM aclexplode(f.defaclacl)
                                              UNION SELECT f.defaclrole) x
-             WHERE f.defaclobjtype IN ('r', 'f') ORDER BY 1)
+             WHERE f.defaclobjtype IN ('r', 'S', 'f') ORDER BY 1)
          AS default_grantees,
        ARRAY(SELECT quote_ident(r.rolname) FROM pg_roles r WHERE pg_has_role(r.oid, 'MEMBER') ORDER BY 1) AS roles"""
 

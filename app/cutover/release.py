@@ -299,7 +299,8 @@ class _Ways:
             f"{f' COLLATE {column.collation}' if column.collation else ''} GENERATED ALWAYS AS ({column.default}) "
             f"{'VIRTUAL' if column.generated == 'v' else 'STORED'}{' NOT NULL' * (column.not_null and not named)}"
         )
-        for found in table.constraints:
+        # a key may need that nothing is null
+        for found in sorted(table.constraints, key=lambda one: one.kind != "n"):
             if column.name in found.columns and not set(later) & set(found.columns):
                 yield from restore.constraint(table, found)
         for each in table.indexes:

@@ -296,7 +296,7 @@ async def _persistently(attempt: Callable[[], Awaitable[_T]]) -> _T:
         except _Overtaken:
             reason = "overtaken"
         except DBAPIError as error:
-            state = getattr(error.orig, "sqlstate", None)
+            state = _sqlstate(error)
             if state in _UNSHAPED:
                 raise NotMigrated("There is no users table of the expected shape: run the migrations.") from error
             # Each verb may be said twice; so a connection that broke is worth another try, on a new one.
@@ -306,3 +306,8 @@ async def _persistently(attempt: Callable[[], Awaitable[_T]]) -> _T:
         _log.debug("attempt %d of %d: %s", number, _ATTEMPTS, reason)
         await asyncio.sleep(random.SystemRandom().uniform(0, _LONGEST_PAUSE * number / _ATTEMPTS))
     raise Contended("The row is being changed by others; try again in a moment.")
+
+
+def _sqlstate(error: DBAPIError) -> str | None:
+    """Return the SQLSTATE of what PostgreSQL said; SQLAlchemy's own error has none where a cached plan went stale."""
+    return getattr(error.orig and (error.orig.__cause__ or error.orig), "sqlstate", None)

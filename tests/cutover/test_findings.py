@@ -115,7 +115,7 @@ class TestWhatIsOnlySaid:
         database.run("ALTER TABLE users ADD role text NOT NULL DEFAULT 'member'; UPDATE users SET role = id")
         (found,) = plan(database.url, "retire").findings("column-by-name")
         assert (found["level"], "users.role" in found["message"]) == ("warn", True)
-        flags = found["remedy"].split(" if ")[0].split()
+        flags = found["remedy"].splitlines()[0].split()
         assert flags == ["--keep", "users.role"]
         assert migrate(database.url, *WHOLE, *flags).code == 0
         assert database.value("SELECT count(*) FROM users WHERE role = id") == 32

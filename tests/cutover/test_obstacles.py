@@ -6,6 +6,7 @@ be the same, and after the remedy (pasted into psql, or given as a flag) the who
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Callable
 
@@ -18,10 +19,25 @@ from tests.cutover.witness import Witness
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 
+SQL = "ALTER|CANCEL|COMMENT|CREATE|DELETE|DROP|GRANT|INSERT|REFRESH|REVOKE|ROLLBACK|SELECT|SET|UPDATE|VACUUM"
+PASTEABLE = re.compile(rf"--|(?:{SQL}) |\\ef |pg_dump |pg_restore |shadow |alembic |  ")
+"""A flag or a comment, a statement, a command of psql or of a shell, or the next line of one of them."""
+
+
+def first_flags(remedy: str) -> tuple[str, ...]:
+    """Return the first line of a remedy that is flags, as a shell would split it."""
+    return tuple(shlex.split(next(line for line in remedy.splitlines() if re.match(r"--[a-z]", line))))
+
+
+def released(line: str) -> tuple[str, ...]:
+    """Return a remedy's line as flags where it says --release or --detach."""
+    return tuple(shlex.split(line)) if line.startswith(("--release ", "--detach ")) else ()
+
+
 def remedied(database: Witness, obstacle: Obstacle, remedy: str) -> tuple[str, ...]:
     """Do what the remedy says; return the flags to migrate with."""
     if obstacle.remedy == "flags":
-        return tuple(shlex.split(remedy.partition(",")[0]))
+        return first_flags(remedy)
     if obstacle.remedy.startswith("--"):
         assert obstacle.remedy.split()[0] in remedy
         return tuple(obstacle.remedy.split())
@@ -45,6 +61,8 @@ class TestObstacles:
         assert planned.code == 2
         (found,) = refusals(planned, obstacle.code)
         assert [name for name in obstacle.names if name not in found["message"]] == []
+        lines = [line for each in planned.json["findings"] for line in each["remedy"].splitlines()]
+        assert [line for line in lines if not PASTEABLE.match(line)] == []
         assert database.dump() == before
 
         flags = remedied(database, obstacle, found["remedy"])
@@ -77,12 +95,29 @@ class TestRemedies:
         assert "of the view" in remedies
         assert "of the policy" in remedies
 
-    def test_a_view_on_a_view_leads_to_both_in_turn(self, database: Witness) -> None:
+    def test_a_view_on_a_view_leads_to_both(self, database: Witness) -> None:
         database.run("CREATE VIEW a AS SELECT user_id FROM sessions; CREATE VIEW b AS SELECT count(*) FROM a")
         (found,) = refusals(plan(database.url, *WHOLE), "dependent-view")
         assert "public.a" in found["message"]
-        database.run("DROP VIEW b;" + found["remedy"])
+        database.run(found["remedy"])
         assert migrate(database.url, *WHOLE).code == 0
+
+    def test_what_can_be_released_is_free_with_the_flag_and_comes_back(self, database: Witness) -> None:
+        database.run(
+            "CREATE VIEW a AS SELECT user_id FROM sessions; CREATE VIEW b AS SELECT count(*) FROM a;"
+            "COMMENT ON VIEW b IS 'how many'; GRANT SELECT ON a TO PUBLIC;"
+            "CREATE POLICY signed_in ON files USING (EXISTS (SELECT FROM sessions s WHERE s.user_id = owner_id));"
+            "CREATE PUBLICATION p FOR TABLE sessions, files"
+        )
+        assert migrate(database.url, "adopt").code == 0
+        before = database.portrait()
+        refused = [each for each in plan(database.url, "retire").json["findings"] if each["level"] == "refuse"]
+        flags = [word for each in refused for line in each["remedy"].splitlines() for word in released(line)]
+        done = migrate(database.url, "retire", *flags)
+        assert done.code == 0, done.text
+        assert database.ask("SELECT viewname FROM pg_views WHERE schemaname = 'public' AND viewname IN ('a', 'b')") == []
+        assert shadow(database.url, "undo", "--yes").code == 0
+        assert database.portrait() == before
 
     def test_all_obstacles_are_said_in_one_pass_refusals_first(self, database: Witness) -> None:
         words = (

@@ -8,6 +8,8 @@ from app.cutover.catalog import Table, quoted
 from app.cutover.changes import RATE_LIMIT_ROWS
 from app.cutover.findings import Finding, Level, Situation, detached, names_of
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA
+from app.cutover.release import held, named
+from app.cutover.signatures import normalised
 
 
 def schema_exists(at: Situation) -> Iterator[Finding]:
@@ -23,11 +25,7 @@ def schema_exists(at: Situation) -> Iterator[Finding]:
 
 def privileges(at: Situation) -> Iterator[Finding]:
     """Everything the role cannot alter, at once."""
-    users = at.layout.users
-    touched: list[Table] = [*((users,) if users else ()), *(at.layout.going if at.actions != ("adopt",) else ())]
-    for key in at.snapshot.keys_to(*at.going) if "retire" in at.actions else ():
-        if detached(key, at.options) and (own := at.snapshot.table(*key.table)) is not None and own not in touched:
-            touched.append(own)
+    touched = dict.fromkeys(_altered(at))
     if lacking := [table for table in touched if not table.owned]:
         owners = sorted({table.owner for table in lacking})
         yield Finding(
@@ -48,9 +46,28 @@ def privileges(at: Situation) -> Iterator[Finding]:
         )
 
 
+def _altered(at: Situation) -> Iterator[Table]:
+    """Every table and view that the actions ahead alter, move or drop."""
+    users, changes = at.layout.users, at.changes
+    if users is not None:
+        yield users
+    if at.actions == ("adopt",):
+        return
+    names = sorted(at.going)
+    names += [key.table for key in at.snapshot.keys_to(*at.going) if detached(key, at.options)]
+    if changes is not None and "retire" in at.actions:
+        names += [table.key for table in changes.touched]
+        names += [name for key in changes.keys for name in (key.table, key.target)]
+        names += [found.owner for found in changes.carried if found.owner is not None]
+        names += [changes.rate_limits.key] if changes.rate_limits else []
+    for name in names:
+        if (table := at.snapshot.table(*name)) is not None:
+            yield table
+
+
 def may_make_schema(at: Situation) -> Iterator[Finding]:
     """Retiring needs a schema of its own."""
-    moves = bool(at.layout.going or at.layout.going_columns) and at.layout.kind != "retired"
+    moves = at.changes is not None and at.changes.any
     if moves and not at.snapshot.may_create_schema:
         yield Finding(
             "missing-privileges",
@@ -73,7 +90,8 @@ def decisions_apply(at: Situation) -> Iterator[Finding]:
     """What a person named has to be there: a typing error must not pass for a decision."""
     users = at.layout.users
     for name in sorted(at.options.choices.keep):
-        if users is None or users.column(name.removeprefix("users.")) is None:
+        own = name.removeprefix("users.")
+        if users is None or all(own not in (column.name, normalised(column.name)) for column in users.columns):
             yield Finding(
                 "nothing-of-that-name", "refuse", name, f"--keep {name}: users has no such column.", "shadow inspect"
             )
@@ -85,6 +103,25 @@ def decisions_apply(at: Situation) -> Iterator[Finding]:
                 "refuse",
                 name,
                 f"--detach {name}: there is no foreign key on that column into a table that goes.",
+                "shadow plan",
+            )
+
+    for name in sorted(at.options.release):
+        if not named(at.objects, name):
+            yield Finding(
+                "nothing-of-that-name",
+                "refuse",
+                name,
+                f"--release {name}: there is no such object.",
+                "shadow plan",
+            )
+        elif bound := held(at.objects, named(at.objects, name)):
+            what = ", ".join(f"the {found.kind} {found.identity}" for found in bound)
+            yield Finding(
+                "cannot-release",
+                "refuse",
+                name,
+                f"--release {name}: {what} cannot be taken out and put back.",
                 "shadow plan",
             )
 
@@ -111,15 +148,16 @@ def identities(level: Level) -> Callable[[Situation], Iterator[Finding]]:
     def rule(at: Situation) -> Iterator[Finding]:
         lost = at.census.identities
         if lost.any and not (level == "warn" and "drop" in at.actions):
+            passkeys = f"{lost.passkeys:,} have passkeys, " if lost.passkeys else ""
             yield Finding(
                 "identities-not-exported",
                 level,
                 "accounts",
                 f"{lost.password_only:,} users have a password here as their only way in, {lost.linked:,} have linked "
-                f"providers, {lost.second_factors:,} have second factors, and no export of them is known.",
-                "Import them at the provider first; then --accept identities-not-exported"
+                f"providers, {passkeys}{lost.second_factors:,} have second factors, and no export of them is known.",
+                "--accept identities-not-exported\n-- once they were imported at the provider"
                 if level == "refuse"
-                else "Import them at the provider before shadow migrate --to drop, which cannot be undone.",
+                else "-- import them at the provider before shadow migrate --to drop, which cannot be undone",
             )
 
     return rule
@@ -135,20 +173,7 @@ def live_sessions(at: Situation) -> Iterator[Finding]:
             "warn",
             "sessions",
             f"{at.census.live_sessions:,} sessions are still valid{since}; whoever holds one is signed out.",
-            "Make sure that the old app no longer signs people in.",
-        )
-
-
-def long_transactions(at: Situation) -> Iterator[Finding]:
-    for other in at.census.long_transactions:
-        who = f"{other.role}, {other.application}" if other.application else other.role
-        yield Finding(
-            "long-transaction",
-            "warn",
-            f"pid {other.pid}",
-            f"A transaction of pid {other.pid} ({who}) has been open for {other.seconds:,} s; a lock may have to "
-            "wait for it.",
-            f"SELECT pg_terminate_backend({other.pid}); if nobody misses it.",
+            "-- make sure that the old app no longer signs people in",
         )
 
 

@@ -23,7 +23,7 @@ def foreign_keys_into_going_tables(at: Situation) -> Iterator[Finding]:
                 where,
                 f"{key.name} on {where} refers to {quoted(*key.target)}, which goes; the constraint is dropped, "
                 "the column and its values stay.",
-                "shadow undo restores it.",
+                "-- shadow undo restores it",
             )
         else:
             yield Finding(
@@ -31,7 +31,7 @@ def foreign_keys_into_going_tables(at: Situation) -> Iterator[Finding]:
                 "refuse",
                 where,
                 f"{key.name} on {where} refers to {quoted(*key.target)}, which goes.",
-                f"--detach {short}, which drops that one constraint and keeps the column and its values; or "
+                f"--detach {short}\n-- drops that one constraint, and keeps the column and its values. Or:\n"
                 f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)};",
             )
 
@@ -61,7 +61,7 @@ def foreign_keys_of_going_columns(at: Situation) -> Iterator[Finding]:
                 "info",
                 f"users.{', '.join(sorted(gone))}",
                 f"{key.name} on users goes with its column {', '.join(sorted(gone))}.",
-                "shadow undo restores both.",
+                "-- shadow undo restores both",
             )
 
 
@@ -75,8 +75,8 @@ def foreign_keys_to_email(at: Situation) -> Iterator[Finding]:
                 "foreign-key-to-email",
                 "refuse",
                 f"{quoted(*key.table)} ({', '.join(key.columns)})",
-                f"{key.name} on {quoted(*key.table)} refers to users ({quoted(email)}) without ON UPDATE CASCADE; when a "
-                "user's address changes at the provider, the database would refuse it.",
+                f"{key.name} on {quoted(*key.table)} refers to users ({quoted(email)}) without ON UPDATE CASCADE; when "
+                "a user's address changes at the provider, the database would refuse it.",
                 f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}, "
                 f"ADD CONSTRAINT {quoted(key.name)} {_following(key.definition)};",
             )
@@ -105,6 +105,6 @@ def unvalidated_foreign_keys(at: Situation) -> Iterator[Finding]:
                 "warn",
                 quoted(*key.table),
                 f"{key.name} on {quoted(*key.table)} is NOT VALID, and {count:,} rows violate it; it is kept as it is.",
-                f"ALTER TABLE {quoted(*key.table)} VALIDATE CONSTRAINT {quoted(key.name)}; "
-                "once the rows are mended, if you like.",
+                f"-- once the rows are mended, if you like:\n"
+                f"ALTER TABLE {quoted(*key.table)} VALIDATE CONSTRAINT {quoted(key.name)};",
             )

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 
 from app.cutover.catalog import Constraint, Dependent, Index, Table, quoted
 from app.cutover.findings import Finding, Situation
-from app.cutover.release import named, removals
+from app.cutover.release import held, named, removals
 
 
 def dependents(at: Situation) -> Iterator[Finding]:
@@ -45,7 +45,7 @@ def released_objects(at: Situation) -> Iterator[Finding]:
             "info",
             removal.identity,
             f"The {removal.kind} {removal.identity} is taken out of the way; its definition is kept.",
-            "shadow undo restores it.",
+            "-- shadow undo restores it",
         )
 
 
@@ -69,57 +69,28 @@ def _what(reason: Dependent, at: Situation) -> str:
     return f"{quoted(*reason.table)}.{reason.column}" if reason.column else f"columns of {quoted(*reason.table)}"
 
 
-_DROPPED_BY_NAME = {
-    "view": "VIEW",
-    "materialized view": "MATERIALIZED VIEW",
-    "function": "FUNCTION",
-    "procedure": "PROCEDURE",
-    "statistics object": "STATISTICS",
-    "type": "TYPE",
-}
-
-
 def _removal(at: Situation, found: Dependent) -> str:
-    """Return SQL that takes the object out of the way and no row of the app's with it."""
-    remedy = _statement(at, found)
-    if removals(at.objects, [found]):
-        remedy += f"\n-- or --release '{found.identity}', which keeps its definition for undo"
-    if found.definition is None:
-        return remedy
-    kept = "\n".join(f"--   {line}" for line in found.definition.strip().splitlines())
-    return f"{remedy}\n-- and make it anew without what goes; it is now:\n{kept}"
+    """Return what takes the object out of the way and no row of the app's with it; what depends on it goes before."""
+    ways = removals(at.objects, [found])
+    if not ways:
+        return _by_hand(at, found)
+    others = [way.identity for way in ways if (way.kind, way.identity) != (found.kind, found.identity)]
+    along = f", and those of {', '.join(others)}, which depend on it" if others else ""
+    kept = "\n".join(f"-- {line}" for way in ways for sql in way.restore for line in f"{sql};".splitlines())
+    drops = "\n".join(f"{sql};" for way in ways for sql in way.drop)
+    return (
+        f"--release '{found.identity}'\n-- keeps its definition{along} for undo. Or take it out by hand:\n{drops}\n"
+        f"-- and make it anew without what goes; it is now:\n{kept}"
+    )
 
 
-def _statement(at: Situation, found: Dependent) -> str:
-    kind, owner, name = found.kind, found.owner, found.name
-    if owner is not None and name is not None:
-        table, column = quoted(*owner), quoted(name)
-        if kind in ("trigger", "policy", "rule"):
-            return f"DROP {kind.upper()} {column} ON {table};"
-        if kind == "default value":
-            return _without_expression(at, owner, name)
-        if kind == "table column":
-            return f"ALTER TABLE {table} ALTER COLUMN {column} TYPE jsonb USING to_jsonb({column});"
-    if kind == "table":
-        return f"ALTER TABLE {found.identity} NO INHERIT {quoted(*found.table)};"
-    if kind == "publication relation":
-        table, _, publication = found.identity.partition(" in publication ")
-        return (
-            f"ALTER PUBLICATION {publication} DROP TABLE {table};\n"
-            f"-- then add it again with a column list without what goes: ALTER PUBLICATION {publication} ADD TABLE ..."
-        )
-    return f"DROP {_DROPPED_BY_NAME.get(kind, kind.upper())} {found.identity};"
-
-
-def _without_expression(at: Situation, owner: tuple[str, str], name: str) -> str:
-    table = at.snapshot.table(*owner)
-    column = table.column(name) if table else None
-    change = f"ALTER TABLE {quoted(*owner)} ALTER COLUMN {quoted(name)}"
-    if column is not None and column.generated == "s":
-        return f"{change} DROP EXPRESSION;\n-- the values stay, and are no longer computed"
-    if column is not None and column.generated:
-        return f"ALTER TABLE {quoted(*owner)} DROP COLUMN {quoted(name)};\n-- it is virtual and holds no values"
-    return f"{change} DROP DEFAULT;"
+def _by_hand(at: Situation, found: Dependent) -> str:
+    """Return what to do about an object that cannot be taken out and put back by itself."""
+    if found.kind == "table column" and found.owner is not None and found.name is not None:
+        column = quoted(found.name)
+        return f"ALTER TABLE {quoted(*found.owner)} ALTER COLUMN {column} TYPE jsonb USING to_jsonb({column});"
+    in_the_way = ", ".join(f"{each.kind} {each.identity}" for each in held(at.objects, [found]))
+    return f"-- change by hand, so that nothing depends on it any more: {in_the_way}"
 
 
 def sequences_of_going_columns(at: Situation) -> Iterator[Finding]:
@@ -165,7 +136,7 @@ def replica_identity(at: Situation) -> Iterator[Finding]:
                 users.sql,
                 f"The replica identity of users is the index {found.name} over a column that goes; it becomes the "
                 "primary key.",
-                "shadow undo restores it.",
+                "-- shadow undo restores it",
             )
 
 
@@ -199,13 +170,15 @@ def functions(at: Situation) -> Iterator[Finding]:
         if not mentioned:
             continue
         breaks = f"every change of {users.sql} would fail" if on_users else "it would fail when it is next called"
-        release = "".join(f"\n-- or --release '{trigger}', which undo restores" for trigger in triggers)
+        release = "".join(
+            f"\n-- or take the trigger out; undo restores it:\n--release '{trigger}'" for trigger in triggers
+        )
         yield Finding(
             "function-body",
             "refuse" if on_users else "warn",
             function.identity,
             f"The body of {function.identity} mentions {', '.join(mentioned)}; afterwards {breaks}.",
-            f"\\ef {function.identity}\n-- and rewrite it without them; if it only uses the words: "
+            f"\\ef {function.identity}\n-- and rewrite it without them; if it only uses the words:\n"
             f"--accept function-body{release}",
         )
 
@@ -231,7 +204,7 @@ def constraints_over_going_columns(at: Situation) -> Iterator[Finding]:
                 f"{users.sql} {constraint.name}",
                 f"The constraint {constraint.name} on users, {constraint.definition}, covers {', '.join(gone)}, which "
                 f"goes, and {', '.join(stay)}, which stays; it goes with the column.",
-                f"{' '.join(f'--keep users.{name}' for name in gone)}, or --accept constraint-spans-column",
+                _kept_or_accepted(gone),
             )
     for index in users.indexes:
         gone, stay = _divided(index.columns, at)
@@ -242,10 +215,12 @@ def constraints_over_going_columns(at: Situation) -> Iterator[Finding]:
                 f"{users.sql} {index.name}",
                 f"The index {index.name} on users covers {', '.join(gone)}, which goes, and {', '.join(stay)}, which "
                 "stays; it goes with the column, and undo restores it.",
-                (f"{' '.join(f'--keep users.{name}' for name in gone)}, or --accept constraint-spans-column\n")
-                * index.unique
-                + f"-- it is now: {index.definition};",
+                (f"{_kept_or_accepted(gone)}\n" if index.unique else "") + f"-- it is now: {index.definition};",
             )
+
+
+def _kept_or_accepted(names: Iterable[str]) -> str:
+    return f"{' '.join(f'--keep users.{name}' for name in names)}\n-- or\n--accept constraint-spans-column"
 
 
 def _divided(columns: Iterable[str], at: Situation) -> tuple[list[str], list[str]]:
@@ -267,7 +242,7 @@ def publications(at: Situation) -> Iterator[Finding]:
                 f"{table.sql}, which goes, is part of the publication {publication}; its subscribers would stop "
                 "hearing of it without notice.",
                 f"ALTER PUBLICATION {quoted(publication)} DROP TABLE {table.sql};\n"
-                f"-- or --release '{table.sql} in publication {quoted(publication)}', which undo restores",
+                f"-- or, so that undo restores it:\n--release '{table.sql} in publication {quoted(publication)}'",
             )
     broad: dict[str, list[str]] = {}
     for table in at.layout.going:
@@ -280,5 +255,5 @@ def publications(at: Situation) -> Iterator[Finding]:
             publication,
             f"The publication {publication} takes whatever tables there are, {', '.join(tables)} among them; its "
             "subscribers hear no more of these.",
-            "Drop those tables at the subscribers, or leave them there as they are.",
+            "-- drop those tables at the subscribers, or leave them there as they are",
         )

@@ -23,7 +23,7 @@ def beside_the_old_app(at: Situation) -> Iterator[Finding]:
             changes.users.sql,
             f"{changes.users.sql}.id is {changes.fields['id'].type}, so that the server cannot run beside the old app: "
             "it starts after retire.",
-            "AUTH_MODE=idp",
+            "-- AUTH_MODE=idp, after retire",
         )
     elif changes.beside:
         filled = {column.name for column in changes.going if column.not_null and column.default is None}
@@ -56,7 +56,7 @@ def ids_are_rewritten(at: Situation) -> Iterator[Finding]:
         f"{'become' if len(written) > 1 else 'becomes'} {written[0].type}: about {rows:,} rows are written anew, and "
         f"readers and writers of {len(tables)} tables wait for about {seconds:,.1f} s (at "
         f"{estimate.REWRITTEN_ROWS_PER_SECOND:,} rows a second).",
-        "Choose an hour in which that can be borne.",
+        "-- choose an hour in which that can be borne",
     )
 
 
@@ -94,9 +94,9 @@ def objects_over_new_types(at: Situation) -> Iterator[Finding]:
                 "object-steps-aside",
                 "info",
                 found.identity,
-                f"The {found.kind} {found.identity} reads {what}, which becomes {retype.type if retype else 'text'}; it "
-                "is dropped and made again as it was in the same transaction.",
-                f"--release '{found.identity}' if it is not to come back",
+                f"The {found.kind} {found.identity} reads {what}, which becomes {retype.type if retype else 'text'}; "
+                "it is dropped and made again as it was in the same transaction.",
+                f"-- if it is not to come back:\n--release '{found.identity}'",
             )
         else:
             yield Finding(
@@ -135,7 +135,7 @@ def _generated(identity: str, table: Table | None, column: Column, over: str) ->
         identity,
         f"{where} is generated from {quoted(over)}, whose type changes; PostgreSQL forbids that.",
         f"ALTER TABLE {table.sql if table else ''} ALTER COLUMN {quoted(column.name)} DROP EXPRESSION;\n"
-        f"-- the values stay, and are no longer computed; or --release '{identity}', which undo restores",
+        f"-- the values stay, and are no longer computed; or, so that undo restores it:\n--release '{identity}'",
     )
 
 
@@ -152,7 +152,9 @@ def users_get_names(at: Situation) -> Iterator[Finding]:
         "info",
         changes.users.sql,
         f"With retire, {moved}{'; ' if names else ''}{names}. Queries with the old names fail from then on.",
-        "--compat-view leaves a view with the old names" if changes.moves_users else "Deploy the server first.",
+        "--compat-view\n-- leaves a view with the old names"
+        if changes.moves_users
+        else "-- deploy the server with retire",
     )
     if at.options.compat_view and not changes.moves_users:
         yield Finding(
@@ -160,7 +162,7 @@ def users_get_names(at: Situation) -> Iterator[Finding]:
             "refuse",
             changes.users.sql,
             f"--compat-view: {changes.users.sql} keeps its own name, so that no view can have it.",
-            "Leave --compat-view out.",
+            "-- leave --compat-view out",
         )
 
 

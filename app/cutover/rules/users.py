@@ -65,8 +65,8 @@ def required_columns(at: Situation) -> Iterator[Finding]:
                 f"users.{column.name}",
                 f"users.{column.name} ({column.type}) is NOT NULL without a default; the server, which does not know "
                 "it, could never insert a new user.",
-                f"ALTER TABLE {users.sql} ALTER COLUMN {quoted(column.name)} SET DEFAULT ...; "
-                "or --accept required-column",
+                f"ALTER TABLE {users.sql} ALTER COLUMN {quoted(column.name)} SET DEFAULT ...;\n"
+                "-- or, if a trigger fills it:\n--accept required-column",
             )
 
 
@@ -81,7 +81,7 @@ def columns_by_name(at: Situation) -> Iterator[Finding]:
                 f"users.{column.name}",
                 f"users.{column.name} goes because of its name alone ({column.reason.split(' put')[0]} uses it); "
                 "nothing else says whose it is.",
-                f"--keep users.{column.name} if it is the app's own.",
+                f"--keep users.{column.name}\n-- if it is the app's own",
             )
     for own in users.columns if users else ():
         if normalised(own.name) in GOING_COLUMNS and own.name not in at.going_columns:
@@ -90,7 +90,7 @@ def columns_by_name(at: Situation) -> Iterator[Finding]:
                 "info",
                 f"users.{own.name}",
                 f"users.{own.name} ({own.type}) stays as the app's own.",
-                "Nothing to do.",
+                "-- nothing to do",
             )
 
 
