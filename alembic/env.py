@@ -135,7 +135,7 @@ async def connect_and_migrate(settings: DatabaseSettings) -> None:
     async with AsyncExitStack() as stack:
         with db.reachable(url):
             connection = await stack.enter_async_context(engine.connect())
-        watch = await stack.enter_async_context(execute.exclusive(engine, settings.database_schema))
+        watch = await stack.enter_async_context(execute.exclusive(engine, settings.database_schema, options_given()))
         current = await connection.run_sync(execute.current_revision, settings.database_schema)
         await connection.rollback()
 

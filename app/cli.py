@@ -186,7 +186,7 @@ def _planned(connection: Connection, schema: str, options: Options, target: Acti
     plans = tuple(
         Planned(
             action,
-            plan.steps_for(action, situation.snapshot, situation.layout, options, execute.operator()),
+            plan.steps_for(action, situation.snapshot, situation.layout, situation.options, execute.operator()),
         )
         for action in (() if situation.layout.doubts else actions)
     )
@@ -235,7 +235,7 @@ def migrate(target: Action, yes: bool, fingerprint: str | None, options: Options
     """Plan, ask, run, verify."""
 
     async def run() -> bool:
-        async with _database() as database, execute.exclusive(database.engine, database.schema) as watch:
+        async with _database() as database, execute.exclusive(database.engine, database.schema, options) as watch:
             planned = await database.read(_planned, database.schema, options, target)
             report.print_findings(out, planned.findings)
             if refusals(planned.findings):
@@ -338,7 +338,7 @@ def undo(yes: bool, accept: tuple[str, ...]) -> None:
         raise click.UsageError(f"--{error}") from None
 
     async def run() -> bool:
-        async with _database() as database, execute.exclusive(database.engine, database.schema) as watch:
+        async with _database() as database, execute.exclusive(database.engine, database.schema, options) as watch:
             current = await database.read(execute.current_revision, database.schema)
             action = next((action for action in ACTIONS if REVISIONS[action] == current), None)
             if action is None:

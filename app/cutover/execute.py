@@ -76,14 +76,18 @@ class Watch:
 
 
 @contextlib.asynccontextmanager
-async def exclusive(engine: AsyncEngine, schema: str) -> AsyncIterator[Watch]:
+async def exclusive(engine: AsyncEngine, schema: str, options: Options) -> AsyncIterator[Watch]:
     """Hold the cutover's advisory lock on a connection of its own, and watch from there who blocks the work.
 
     Raises:
+        Refused: the connection is none over which a lock could be held.
         LockNotObtained: another runner has it.
     """
     async with engine.connect() as connection:
         await connection.execution_options(isolation_level="AUTOCOMMIT")
+        # before the lock is taken: a pooler would keep it for whoever comes next
+        if refusals(findings := await connection.run_sync(checks.first_contact, options)):
+            raise Refused(findings)
         key = f"{_ADVISORY_CLASS}, hashtext({catalog.literal(schema)})"
         got = await connection.exec_driver_sql(f"SELECT pg_try_advisory_lock({key})")
         if not got.scalar_one():
@@ -236,7 +240,7 @@ class Cutover:
         if self.expected is not None and self.expected != snapshot.fingerprint:
             raise Refused([_changed(self.expected, snapshot)])
         self.expected = None
-        for step in plan.steps_for(action, snapshot, situation.layout, self.options, self.operator):
+        for step in plan.steps_for(action, snapshot, situation.layout, situation.options, self.operator):
             self._take(step)
             if step.settles:
                 self._unchanged(snapshot)
@@ -292,7 +296,8 @@ class Cutover:
             try:
                 self.execute(statement)
             except DBAPIError as error:
-                if (state := sqlstate(error)) is None or state[:2] not in _MEANT_FOR_PEOPLE:
+                state = sqlstate(error)
+                if state is None or state in _LOCK_STATES or state[:2] not in _MEANT_FOR_PEOPLE:
                     raise
                 raise Refused([_stopped(step, error)]) from error
         self.observe(step, time.perf_counter() - started)
@@ -310,8 +315,10 @@ def survey(connection: Connection, schema: str, options: Options, actions: tuple
     snapshot = catalog.read(connection)
     moved = None
     revision = current_revision(connection, schema)
-    if revision is not None and snapshot.table(schema, JOURNAL) is None:
-        raise Refused([_unaccounted(revision)])
+    if revision is not None:
+        if snapshot.table(schema, JOURNAL) is None:
+            raise Refused([_unaccounted(revision)])
+        options = options.after(journal.chosen(connection, schema))
     if revision == REVISIONS["retire"]:
         moved = connection.exec_driver_sql(
             f"SELECT before -> 'roles' FROM {quoted(schema, JOURNAL)} WHERE action = 'retire' ORDER BY id DESC LIMIT 1"

@@ -7,10 +7,10 @@ The promise: a refusal that a person may overrule is overruled by its code (`--a
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Literal
+from typing import Any, Literal
 
 from app.cutover import changes
 from app.cutover.catalog import ForeignKey, Snapshot
@@ -59,6 +59,22 @@ class Options:
     """Objects that are taken out of the way, their definition kept for undo."""
     compat_view: bool = False
     """Whether a view keeps the old names alive."""
+
+    def after(self, recorded: Mapping[str, Any]) -> Options:
+        """Return these decisions with what an earlier revision recorded of who plays what; what is decided anew wins.
+
+        Args:
+            recorded: from `journal.chosen`.
+        """
+        mapped = recorded.get("map", {})
+        tables = {name: value for name, value in mapped.items() if "." not in name}
+        columns = {name: value for name, value in mapped.items() if "." in name}
+        choices = Choices(
+            {**tables, **self.choices.tables},
+            {**columns, **self.choices.columns},
+            self.choices.keep | frozenset(recorded.get("keep", ())),
+        )
+        return replace(self, choices=choices)
 
 
 @dataclass(frozen=True)

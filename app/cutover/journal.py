@@ -9,6 +9,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from sqlalchemy import Connection
+
 from app.cutover.catalog import JOURNAL, Snapshot, Table, literal, quoted
 from app.cutover.changes import Changes
 from app.cutover.findings import Options, detached
@@ -60,6 +62,14 @@ def entry(schema: str, record: Record, facts: str = "'{}'::jsonb") -> str:
         f"{literal(json.dumps(chosen))}::jsonb, {literal(record.fingerprint)},\n{facts},\n"
         f"{literal(json.dumps(record.undo))}::jsonb"
     )
+
+
+def chosen(connection: Connection, schema: str) -> dict[str, Any]:
+    """Return the options that were recorded last, as `entry` wrote them: what was decided once holds on."""
+    found = connection.exec_driver_sql(
+        f"SELECT options FROM {quoted(schema, JOURNAL)} WHERE action IN ('adopt', 'retire') ORDER BY id DESC LIMIT 1"
+    ).scalar_one_or_none()
+    return found or {}
 
 
 def recording(layout: Layout, record: Record, before: dict[str, Any], counted: Sequence[Table] = ()) -> Step:

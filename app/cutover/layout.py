@@ -88,6 +88,8 @@ class Layout:
     """Column of the target to the column of users that becomes it, where there is one."""
     going_columns: tuple[GoingColumn, ...] = ()
     doubts: tuple[Doubt, ...] = ()
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    """Of each of the `fields`, why it was taken for it."""
 
     def __getitem__(self, role: str) -> Table | None:
         found = self.role(role)
@@ -95,6 +97,17 @@ class Layout:
 
     def role(self, name: str) -> Role | None:
         return next((found for found in self.roles if found.name == name), None)
+
+    @property
+    def version(self) -> str | None:
+        """Which Better Auth made the tables, as far as their columns tell; None where they do not."""
+        jwks, two_factors, sessions = (self.role(name) for name in ("jwks", "two_factors", "sessions"))
+        if (jwks and {"alg", "crv"} & jwks.fields.keys()) or (two_factors and "verified" in two_factors.fields):
+            return "1.7 or newer"
+        indexed = {column for index in sessions.table.indexes for column in index.columns} if sessions else set()
+        if (jwks and "expires_at" in jwks.fields) or (sessions and sessions.fields.get("user_id") in indexed):
+            return "1.4 or newer"
+        return "1.3 or older" if jwks or two_factors else None
 
     @property
     def users(self) -> Table | None:
@@ -166,8 +179,9 @@ class _Recognition:
         going = [role.table for role in roles if role.name in GOING_ROLES]
         if users is None:
             return self._without_users(roles, going)
-        fields, doubts = shapes.fields_of_users(users.table, self.choices.columns, self.look)
-        self.doubts += [Doubt(*each) for each in doubts]
+        parts = shapes.parts_of_users(users.table, self.choices.columns, self.look)
+        fields = parts.columns
+        self.doubts += [Doubt(*each) for each in parts.faults]
         roles[0] = replace(users, fields={name: column.name for name, column in fields.items()})
         self._missing(users, roles)
         self._name_free(users.table)
@@ -177,7 +191,8 @@ class _Recognition:
                 _hidden(table, self.snapshot.role) for table in (users.table, *going) if table.forced_row_security
             ]
         done = not going and not columns and _is_target(users.table, self.schema, fields)
-        return Layout("thin" if done else "better-auth", self.schema, tuple(roles), fields, columns, tuple(self.doubts))
+        kind: Literal["thin", "better-auth"] = "thin" if done else "better-auth"
+        return Layout(kind, self.schema, tuple(roles), fields, columns, tuple(self.doubts), parts.reasons)
 
     def _retired(self, moved: Mapping[str, Mapping[str, Any]]) -> Layout:
         users = self.snapshot.table(self.schema, USERS)

@@ -212,14 +212,20 @@ def print_inspection(console: Console, situation: Situation, revision: str | Non
 def _print_users(console: Console, layout: Layout, census: Census) -> None:
     if layout.users is None:
         return
-    if (id_column := layout.users.column("id")) is not None:
-        console.print(f"users.id: {id_column.type}", highlight=False)
+    if layout.reasons:
+        columns = RichTable("column", "is", "of type", "because of", box=None, padding=(0, 2, 0, 0))
+        for name, reason in layout.reasons.items():
+            own = layout.fields[name]
+            columns.add_row(f"users.{name}", escape(own.name), escape(own.type), escape(reason))
+        console.print(columns)
     for column in layout.going_columns:
         doubt = ", [yellow]by its name alone[/]" if column.by_name_only else ""
         console.print(f"users.{escape(column.name)} goes: {escape(column.reason)}{doubt}", highlight=False)
     hashes = ", ".join(f"{count:,} {kind}" for kind, count in census.password_hashes.items())
     console.print(f"password hashes: {hashes or 'none'}", highlight=False)
     console.print(f"live sessions: {census.live_sessions:,}", highlight=False)
+    if layout.version:
+        console.print(f"Better Auth: {layout.version}, by the columns of its tables", highlight=False)
 
 
 def inspection_json(situation: Situation, revision: str | None) -> str:
@@ -242,6 +248,11 @@ def inspection_json(situation: Situation, revision: str | None) -> str:
             }
             for role in layout.roles
         ],
+        "columns": {
+            name: {"column": column.name, "type": column.type, "reason": layout.reasons.get(name)}
+            for name, column in layout.fields.items()
+        },
+        "better_auth": layout.version,
         "going_columns": [asdict(column) for column in layout.going_columns],
         "password_hashes": dict(census.password_hashes),
         "live_sessions": census.live_sessions,

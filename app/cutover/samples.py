@@ -22,6 +22,7 @@ _KINDS: Mapping[Content, str] = {
     "provider": "bool_or({c} = 'credential')",
     "key": "count({c}) > 0 AND bool_and({c} ~ '^\\{{' AND {c} ~ '\"kty\"' AND {c} !~ '\"d\"')",
     "agent": "bool_or({c} ~ '^(Mozilla/[0-9]|okhttp/|curl/|PostmanRuntime/)')",
+    "limit": "bool_or({c} LIKE 'session:%')",
     "reset": "bool_or({c} ~ '^(reset-password|change-email|email-verification|sign-in-otp|forget-password)')",
 }
 

@@ -6,13 +6,14 @@ The promise: a shape is only asked for where names fail, each answer says what i
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 from app.cutover.catalog import Column, Snapshot, Table, quoted
 from app.cutover.signatures import GOING_COLUMNS, TARGET_COLUMNS, USERS, normalised
 
-Content = Literal["address", "picture", "password", "provider", "key", "agent", "token", "reset"]
+Content = Literal["address", "picture", "password", "provider", "key", "agent", "token", "reset", "limit"]
 """What the sampled values of a text column are; see `samples.py`."""
 Look = Callable[[Table], Mapping[str, frozenset[Content]]]
 """Returns what is in each text column of a table."""
@@ -137,6 +138,8 @@ def could_be(role: str, snapshot: Snapshot, table: Table, users: Table) -> bool:
         return bool(owners) and 2 <= len(texts) <= 4
     if role == "jwks":
         return not keys and 2 <= len(texts) <= 5 and bool(moments)
+    if role == "rate_limits":
+        return not keys and len(texts) == 1 and sum(is_number(column) for column in table.columns) >= 2
     if role == "verifications":
         return not keys and len(texts) == 2 and 1 <= len(moments) <= 4
     return False
@@ -162,6 +165,7 @@ _HINTS: Mapping[str, Mapping[str, tuple[Content | None, str]]] = {
     },
     "two_factors": {"secret": (None, "secret|seed|totp"), "backup_codes": (None, "backup|recover|code")},
     "jwks": {"public_key": ("key", "pub"), "private_key": (None, "priv")},
+    "rate_limits": {"key": ("limit", "key")},
     "verifications": {
         "value": ("token", "value|token|code|secret"),
         "identifier": ("reset", "ident|subject|purpose|target|key"),
@@ -170,7 +174,7 @@ _HINTS: Mapping[str, Mapping[str, tuple[Content | None, str]]] = {
 }
 """Of each role the parts by which it is known: what their values are, or what their names speak of."""
 
-_NEEDED_HINTS = {"accounts": 4, "sessions": 3, "two_factors": 2, "jwks": 2, "verifications": 3}
+_NEEDED_HINTS = {"accounts": 4, "sessions": 3, "two_factors": 2, "jwks": 2, "verifications": 3, "rate_limits": 2}
 _CONTENT_WORDS: Mapping[Content | None, str] = {
     "provider": "names of providers",
     "password": "password hashes",
@@ -178,6 +182,7 @@ _CONTENT_WORDS: Mapping[Content | None, str] = {
     "key": "JSON Web Keys",
     "reset": "purposes of verification",
     "token": "tokens",
+    "limit": "how often sessions asked",
 }
 
 
@@ -205,29 +210,39 @@ Fault = tuple[str, str, str, str]
 """Code, subject, message and remedy of a doubt."""
 
 
-def fields_of_users(users: Table, mapped: Mapping[str, str], look: Look) -> tuple[dict[str, Column], list[Fault]]:
-    """Return which column of users becomes which of the target, and what stands in the way of telling."""
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Which column of users becomes which of the target, why, and what stands in the way of telling."""
+
+    columns: Mapping[str, Column]
+    reasons: Mapping[str, str]
+    faults: Sequence[Fault]
+
+
+def parts_of_users(users: Table, mapped: Mapping[str, str], look: Look) -> Parts:
+    """Find the columns of the target in a users table."""
     found: dict[str, Column] = {}
+    reasons: dict[str, str] = {}
     faults: list[Fault] = []
     for name in TARGET_COLUMNS:
         if (own := mapped.get(f"{USERS}.{name}")) is not None:
             if (column := users.column(own)) is None:
                 faults.append(("field-missing", f"users.{name}", f"{users.sql} has no column {own}.", "shadow inspect"))
             else:
-                found[name] = column
+                found[name], reasons[name] = column, "mapped by --map"
             continue
         spelled = [column for column in users.columns if normalised(column.name) == name]
         if len(spelled) > 1:
             faults.append(_several(users, name, spelled))
         elif spelled:
-            found[name] = spelled[0]
+            found[name], reasons[name] = spelled[0], "its name"
     taken = {column.name for column in found.values()}
     for name in TARGET_COLUMNS:
         if name in found or f"{USERS}.{name}" in mapped or any(fault[1] == f"users.{name}" for fault in faults):
             continue
         candidates = [column for column in _candidates(users, name, look) if column.name not in taken]
         if len(candidates) == 1:
-            found[name] = candidates[0]
+            found[name], reasons[name] = candidates[0], _reason(name, candidates[0])
             taken.add(candidates[0].name)
         elif candidates:
             faults.append(_several(users, name, candidates))
@@ -238,7 +253,14 @@ def fields_of_users(users: Table, mapped: Mapping[str, str], look: Look) -> tupl
             faults.append(("field-missing", f"users.{name}", message, options))
     faults += _unfit(users, found)
     faults += _collisions(users, found)
-    return found, faults
+    return Parts(found, reasons, faults)
+
+
+def _reason(name: str, column: Column) -> str:
+    content, hint = _COLUMN_HINTS[name]
+    if _says(column, hint):
+        return f"what its name speaks of, and its type {column.type}"
+    return f"what is in it: {'e-mail addresses' if content == 'address' else 'pictures'}"
 
 
 def _candidates(users: Table, name: str, look: Look) -> Iterator[Column]:

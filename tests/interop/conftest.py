@@ -54,7 +54,7 @@ class Both:
     """Of the server, which ran before adopt as well."""
     provider: Provider
     token: str
-    """Of a session that the third of `people` began before adopt."""
+    """Of a session that the first of `people` began before adopt."""
     serve: Callable[[], AbstractContextManager[httpx.Client]]
     """Starts another server."""
 
@@ -96,7 +96,7 @@ def both(
             yield client
 
     with OldApp(layout.name, url, layout.program) as old, serve() as client:
-        person = people(layout)[2]
+        person = people(layout)[0]
         token = old("sign-in", email=person["email"], password=person["password"])["token"]
         assert client.get("/readyz").json()["database"] == "not_migrated"
         adopted = migrate(url, "adopt")
@@ -106,6 +106,7 @@ def both(
 
 
 def people(layout: Layout) -> list[dict[str, str]]:
-    """Return who has a password in a fixture: id, email, password."""
-    known: list[dict[str, str]] = json.loads((FIXTURES / f"{layout.fixture}.creds.json").read_text())["users"]
-    return known
+    """Return who needs a password only, in a fixture: id, email, password."""
+    known = json.loads((FIXTURES / f"{layout.fixture}.creds.json").read_text())
+    asked_for_more = {person["email"] for person in known["twoFactor"]}
+    return [person for person in known["users"] if person["email"] not in asked_for_more]

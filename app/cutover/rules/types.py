@@ -187,7 +187,7 @@ def ids_without_key(at: Situation) -> Iterator[Finding]:
                     "id-without-key",
                     "warn",
                     f"{table.sql}.{quoted(column.name)}",
-                    f"{table.sql}.{quoted(column.name)} is {column.type} and seems to hold ids of users, but no foreign "
-                    "key says so: it stays as it is, and no longer compares with users.id, which becomes text.",
+                    f"{table.sql}.{quoted(column.name)} is {column.type} and seems to hold ids of users, but no "
+                    "foreign key says so: it stays as it is, and no longer compares with users.id, which becomes text.",
                     f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(column.name)} TYPE text;  -- after retire",
                 )
