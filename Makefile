@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test check format clean
+.PHONY: help install demo run test test-interop bench-cutover check format clean
 
 help: ## list the verbs
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
 
 install: $(STAMP) ## make .venv with the pinned dependencies
 
@@ -27,6 +27,13 @@ run: $(STAMP) ## as demo, then leave provider and server running and print curl 
 
 test: $(STAMP) ## all tests
 	@$(BIN)/python -m pytest
+
+test-interop: $(STAMP) ## the tests beside a real Better Auth, on Node
+	@if command -v npm >/dev/null; then cd tests/betterauth && npm install --no-package-lock --no-audit --no-fund --silent; else echo "Node is missing: the tests with a real Better Auth are skipped"; fi
+	@$(BIN)/python -m pytest tests/interop -rs
+
+bench-cutover: $(STAMP) ## how long readers and writers wait at a million users, beside a plain DROP ... CASCADE
+	@$(BIN)/python scripts/bench_cutover.py
 
 check: $(STAMP) ## lint, format, types, and alembic check
 	@$(BIN)/ruff check .

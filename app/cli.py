@@ -24,6 +24,7 @@ from alembic import command
 from alembic.config import Config
 from rich.console import Console
 from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from sqlalchemy import Connection, pool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -86,8 +87,9 @@ class Database:
 
     async def read(self, function: Callable[..., _T], *arguments: Any) -> _T:
         """Run a function of the cutover that only reads, in a transaction of its own."""
-        result = await self.connection.run_sync(function, *arguments)
-        await self.connection.rollback()
+        with err.status("Reading the catalogue and counting rows ..."):
+            result = await self.connection.run_sync(function, *arguments)
+            await self.connection.rollback()
         return result
 
 
@@ -237,7 +239,8 @@ def migrate(target: Action, yes: bool, fingerprint: str | None, options: Options
     async def run() -> bool:
         async with _database() as database, execute.exclusive(database.engine, database.schema, options) as watch:
             planned = await database.read(_planned, database.schema, options, target)
-            report.print_findings(out, planned.findings)
+            if refusals(planned.findings) or yes or not planned.plans:
+                report.print_findings(out, planned.findings)
             if refusals(planned.findings):
                 out.print(f"[bold]{escape(planned.verdict)}[/]")
                 raise SystemExit(REFUSED)
@@ -247,8 +250,9 @@ def migrate(target: Action, yes: bool, fingerprint: str | None, options: Options
             if not yes:
                 _ask(planned)
             actions = tuple(each.action for each in planned.plans)
-            cutover = _cutover(database, options, actions, fingerprint or planned.fingerprint)
-            await _alembic(database, cutover, watch, command.upgrade, REVISIONS[target])
+            with _progress(sum(len(each.steps) for each in planned.plans)) as observe:
+                cutover = _cutover(database, options, actions, fingerprint or planned.fingerprint, observe)
+                await _alembic(database, cutover, watch, command.upgrade, REVISIONS[target])
             return _print_verification(await database.read(verify.verify, database.schema))
 
     with _told():
@@ -261,6 +265,7 @@ def _ask(planned: Report) -> None:
     if not sys.stdin.isatty():
         err.print(f"Not run: nobody is there to answer. Look at shadow plan, then run again with --yes ({revisions}).")
         raise SystemExit(REFUSED)
+    report.print_plan(out, planned)
     if not click.confirm(f"Run {revisions} on {planned.situation.snapshot.database}?"):
         err.print("Not run. Nothing was changed.")
         raise SystemExit(REFUSED)
@@ -269,16 +274,43 @@ def _ask(planned: Report) -> None:
 def _observe(step: Step, seconds: float | None) -> None:
     if seconds is not None:
         out.print(f"  [green]✓[/] {escape(step.title)} [dim]{seconds * 1000:,.0f} ms[/]")
-    elif out.is_terminal:
-        out.print(f"  … {escape(step.title)}", end="\r")
 
 
-def _cutover(database: Database, options: Options, actions: tuple[Action, ...], expected: str | None) -> Cutover:
+@contextmanager
+def _progress(steps: int | None) -> Iterator[Callable[[Step, float | None], None]]:
+    """Show on a terminal which of so many steps is running, and for how long; each that is done stays as a line."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as bar:
+        task = bar.add_task("", total=steps)
+
+        def observe(step: Step, seconds: float | None) -> None:
+            if seconds is None:
+                bar.update(task, description=escape(step.title))
+            else:
+                bar.advance(task)
+            _observe(step, seconds)
+
+        yield observe
+
+
+def _cutover(
+    database: Database,
+    options: Options,
+    actions: tuple[Action, ...],
+    expected: str | None,
+    observe: Callable[[Step, float | None], None],
+) -> Cutover:
     sync = database.connection.sync_connection
     if sync is None:
         raise RuntimeError("the connection is open inside its context")
     return Cutover(
-        sync, sync.exec_driver_sql, database.schema, options, execute.operator(), actions, expected, _observe
+        sync, sync.exec_driver_sql, database.schema, options, execute.operator(), actions, expected, observe
     )  # fmt: skip
 
 
@@ -347,7 +379,8 @@ def undo(yes: bool, accept: tuple[str, ...]) -> None:
             if not yes and not (sys.stdin.isatty() and click.confirm(f"Undo {current}?")):
                 err.print("Not run. Nothing was changed. Answer yes, or give --yes.")
                 raise SystemExit(REFUSED)
-            await _alembic(database, _cutover(database, options, (), None), watch, command.downgrade, "-1")
+            with _progress(None) as observe:
+                await _alembic(database, _cutover(database, options, (), None, observe), watch, command.downgrade, "-1")
             if action == "adopt":
                 await database.connection.exec_driver_sql(f"DROP TABLE {quoted(database.schema, VERSION_TABLE)}")
                 await database.connection.commit()

@@ -91,18 +91,6 @@ class Snapshot:
     def keys_to(self, *tables: tuple[str, str]) -> Iterator[ForeignKey]:
         return (key for key in self.foreign_keys if key.target in tables)
 
-    def apart_from(self, schema: str) -> Snapshot:
-        """Return what is outside a schema."""
-        return replace(
-            self,
-            schemas=tuple(name for name in self.schemas if name != schema),
-            creatable_schemas=tuple(name for name in self.creatable_schemas if name != schema),
-            tables=tuple(table for table in self.tables if table.schema != schema),
-            foreign_keys=tuple(key for key in self.foreign_keys if schema not in (key.table[0], key.target[0])),
-            dependents=tuple(found for found in self.dependents if found.table[0] != schema),
-            sequences=tuple(each for each in self.sequences if each.schema != schema),
-        )
-
     @property
     def fingerprint(self) -> str:
         """A hash of the structure: numbers that move and our own tables do not count."""

@@ -209,7 +209,7 @@ def waiting(lock: Lock) -> Literal["nobody", "writers", "readers"]:
     waits = [clause for clause in BLOCKS[lock].split(", ") if clause.endswith(" wait")]
     if any("readers" in clause for clause in waits):
         return "readers"
-    return "writers" if waits else "nobody"
+    return "writers" if any("writers" in clause for clause in waits) else "nobody"
 
 
 def who_waits(steps: Sequence[Step]) -> Waits:

@@ -18,7 +18,7 @@ from app.cutover.changes import RATE_LIMIT_ROWS, Changes
 from app.cutover.findings import Action, Options
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, Layout
 from app.cutover.signatures import TARGET_COLUMNS, USERS
-from app.cutover.steps import Record, Step, undo_of
+from app.cutover.steps import Record, Step, settling, undo_of
 
 _FINAL = "cannot be undone: restore it from the backup"
 
@@ -106,10 +106,12 @@ def _drop(
     snapshot: Snapshot, layout: Layout, found: Changes | None, options: Options, operator: str
 ) -> tuple[Step, ...]:
     record = Record("drop", operator, options, snapshot.fingerprint)
-    steps = [journal.recording(layout, record, journal.facts(snapshot, layout, found, options))]
+    recording = journal.recording(layout, record, journal.facts(snapshot, layout, found, options))
     going = {table.key: (table, table.name) for table in changes.with_partitions(snapshot, layout.going)}
     if found is not None:
         going = {move.table.key: (move.table, move.name) for move in found.moves}
+    names = [quoted(RETIRED_SCHEMA, name) for _, name in going.values()]
+    steps = [*((settling(names),) if names else ()), recording]
     among = [k for k in snapshot.keys_from(*going) if k.target in going and k.target != k.table and not k.inherited]
     if among:
         steps.append(
@@ -131,7 +133,7 @@ def _drop(
     steps += [_drop_table(name) for name in kept]
     for sequence in _sequences(snapshot, found):
         steps.append(Step(f"{sequence} is dropped", (f"DROP SEQUENCE {sequence}",), undone=_FINAL))
-    if len(steps) > 1 or RETIRED_SCHEMA in snapshot.schemas:
+    if going or kept or RETIRED_SCHEMA in snapshot.schemas:
         steps.append(Step(f"the schema {RETIRED_SCHEMA} is dropped", (f"DROP SCHEMA {RETIRED_SCHEMA}",), undone=_FINAL))
     return tuple(steps)
 

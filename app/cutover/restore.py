@@ -140,10 +140,7 @@ def _relation(table: Table, kind: str, others: Collection[str]) -> Iterator[str]
 def column(table: Table, column: Column) -> Iterator[str]:
     """Yield what a column of a table or view has beside its name, type, default and constraints."""
     change = f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(column.name)}"
-    if column.storage is not None:
-        yield f"{change} SET STORAGE {column.storage}"
-    if column.compression is not None:
-        yield f"{change} SET COMPRESSION {column.compression}"
+    yield from storage(table, column)
     if column.options:
         yield f"{change} SET ({', '.join(column.options)})"
     if column.statistics is not None:
@@ -152,6 +149,15 @@ def column(table: Table, column: Column) -> Iterator[str]:
     for grant in column.grants or ():
         each = ", ".join(f"{privilege} ({quoted(column.name)})" for privilege in grant.privileges.split(", "))
         yield from _as_grantor(grant, f"GRANT {each} ON TABLE {table.sql}")
+
+
+def storage(table: Table, column: Column) -> Iterator[str]:
+    """Yield what a column forgets when its type changes."""
+    change = f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(column.name)}"
+    if column.storage is not None:
+        yield f"{change} SET STORAGE {column.storage}"
+    if column.compression is not None:
+        yield f"{change} SET COMPRESSION {column.compression}"
 
 
 def index(table: Table, index: Index) -> Iterator[str]:

@@ -1,6 +1,6 @@
 """The real step: one transaction, in which what grows with the rows is done while others go on.
 
-    nobody waits           values are copied, facts are counted
+    nobody waits           the structure is settled, values are copied, facts are counted
     writers wait           what changed since is copied again, what may be null no longer is filled
     readers wait too       the catalogue changes: tables move, columns go, names and types become the target's
 
@@ -12,14 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from app.cutover import beside, estimate, journal, release
+from app.cutover import beside, estimate, journal, release, restore
 from app.cutover.catalog import Column, Dependent, ForeignKey, Snapshot, Table, literal, quoted
 from app.cutover.changes import DEAD_ROWS, RATE_LIMIT_ROWS, Changes, Move, Retype
 from app.cutover.findings import Options, detached
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, Layout, without_beside
 from app.cutover.objects import Sequence as DatabaseSequence
 from app.cutover.signatures import USERS
-from app.cutover.steps import LOCK_TIMEOUT_MS, SHORT_LOCK_TIMEOUT_MS, Record, Step, undo_of
+from app.cutover.steps import LOCK_TIMEOUT_MS, SHORT_LOCK_TIMEOUT_MS, Record, Step, settling, undo_of
 
 _SEEN = "shadow.seen"
 """Run-time parameter with the snapshot that was taken before values were copied."""
@@ -43,7 +43,7 @@ def steps(
         *_remove_view(snapshot, changes),
         *_release(objects, options),
         *(step for move in changes.moves for step in _move(snapshot, move, layout)),
-        *_ids_from_elsewhere(changes),
+        *_ids_from_elsewhere(snapshot, changes),
         *_shrink(snapshot, changes, {removal.identity for removal in _released(objects, options)}),
         *_retype(objects, changes, options),
         *_require(changes),
@@ -54,21 +54,22 @@ def steps(
     # the fills run while only writers wait, and are undone with the rest
     filled = [step for step in after if step.lock == "SHARE"]
     changed = [step for step in after if step.lock != "SHARE"]
-    there = [quoted(layout.schema, USERS), *(quoted(RETIRED_SCHEMA, move.name) for move in changes.moves)]
+    compatible = [changes.users.sql] if options.compat_view and changes.moves_users else []
+    there = [*compatible, quoted(layout.schema, USERS), *(quoted(RETIRED_SCHEMA, move.name) for move in changes.moves)]
     first = f"LOCK TABLE {', '.join(there)} IN ACCESS EXCLUSIVE MODE"
     record = Record("retire", operator, options, snapshot.fingerprint, (first, *undo_of((*copied, *filled, *changed))))
+    writers_wait = Step(
+        "writers wait from here",
+        (f"LOCK TABLE {', '.join((*_view(changes), changes.users.sql))} IN SHARE MODE",),
+        "SHARE",
+        (changes.users.sql,),
+    )
+    catching_up = [*_catch_up_copy(changes), *filled]
     return (
+        settling(locked),
         *copied,
         journal.recording(layout, record, facts, counted),
-        Step(
-            "writers wait from here",
-            (f"LOCK TABLE {changes.users.sql} IN SHARE MODE",),
-            "SHARE",
-            (changes.users.sql,),
-            settles=True,
-        ),
-        *_catch_up_copy(changes),
-        *filled,
+        *((writers_wait, *catching_up) if catching_up else ()),
         Step(
             "readers wait too, from here to the end of the transaction",
             (
@@ -83,9 +84,15 @@ def steps(
     )
 
 
+def _view(changes: Changes) -> tuple[str, ...]:
+    """Return the view that stands beside the old app's table, if one does."""
+    return (quoted(beside.schema_of(changes), USERS),) if changes.beside else ()
+
+
 def _locked(snapshot: Snapshot, changes: Changes, keys: Iterable[ForeignKey]) -> tuple[str, ...]:
     """Return all tables that are altered, users first: locked at once, in one order."""
-    found = dict.fromkeys(table.sql for table in changes.touched)
+    # who reads the view locks it, and then the table
+    found = dict.fromkeys((*_view(changes), *(table.sql for table in changes.touched)))
     for key in (*keys, *changes.keys):
         for name in (key.target, key.table):
             if (table := snapshot.table(*name)) is not None:
@@ -197,16 +204,9 @@ def _detach(key: ForeignKey) -> Step:
         (f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}",),
         "ACCESS EXCLUSIVE",
         (quoted(*key.table), quoted(*key.target)),
-        undo=(*_catch_up(key), *_add_key(key)),
+        undo=(*_catch_up(key), *restore.foreign_key(key)),
         undone="the constraint is added again",
     )
-
-
-def _add_key(key: ForeignKey) -> Iterator[str]:
-    table, name = quoted(*key.table), quoted(key.name)
-    yield f"ALTER TABLE {table} ADD CONSTRAINT {name} {key.definition}"
-    if key.comment is not None:
-        yield f"COMMENT ON CONSTRAINT {name} ON {table} IS {literal(key.comment)}"
 
 
 def _catch_up(key: ForeignKey) -> Iterator[str]:
@@ -264,7 +264,7 @@ def _move(snapshot: Snapshot, move: Move, layout: Layout) -> Iterator[Step]:
         back.append(f"ALTER TABLE {renamed} RENAME TO {quoted(table.name)}")
     for key in keys:
         back += _catch_up(key)
-        back += _add_key(key)
+        back += restore.foreign_key(key)
     dropped = ", ".join(f"DROP CONSTRAINT {quoted(key.name)}" for key in keys)
     yield Step(
         f"{table.sql} moves to {RETIRED_SCHEMA}",
@@ -284,11 +284,11 @@ def is_kept(sequence: DatabaseSequence) -> bool:
     return not sequence.kind.startswith("identity")
 
 
-def _ids_from_elsewhere(changes: Changes) -> Iterator[Step]:
+def _ids_from_elsewhere(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
     users, column, sequence = changes.users, changes.fields["id"], changes.sequence
     change = f"ALTER TABLE {users.sql} ALTER COLUMN {quoted(column.name)}"
     if sequence is not None and not is_kept(sequence):
-        sql, undo = [f"{change} DROP IDENTITY"], list(_restore_identity(changes, sequence))
+        sql, undo = [f"{change} DROP IDENTITY"], list(_restore_identity(snapshot, changes, sequence))
     elif column.default is not None:
         sql, undo = [f"{change} DROP DEFAULT"], [f"{change} SET DEFAULT {column.default}"]
         if sequence is not None:
@@ -310,7 +310,7 @@ def _ids_from_elsewhere(changes: Changes) -> Iterator[Step]:
     )
 
 
-def _restore_identity(changes: Changes, sequence: DatabaseSequence) -> Iterator[str]:
+def _restore_identity(snapshot: Snapshot, changes: Changes, sequence: DatabaseSequence) -> Iterator[str]:
     users, own = changes.users, quoted(changes.fields["id"].name)
     name = quoted(sequence.schema, sequence.name)
     kind = "ALWAYS" if sequence.kind == "identity always" else "BY DEFAULT"
@@ -326,7 +326,7 @@ def _restore_identity(changes: Changes, sequence: DatabaseSequence) -> Iterator[
         yield f"SELECT setval({literal(name)}, {sequence.last_value}, {called})"
     if sequence.comment is not None:
         yield f"COMMENT ON SEQUENCE {name} IS {literal(sequence.comment)}"
-    yield from release.grants("SEQUENCE", name, sequence.owner, sequence.privileges)
+    yield from release.grants("SEQUENCE", name, sequence.owner, sequence.privileges, snapshot.default_grantees)
 
 
 def _shrink(snapshot: Snapshot, changes: Changes, released: set[str]) -> Iterator[Step]:
@@ -339,30 +339,21 @@ def _shrink(snapshot: Snapshot, changes: Changes, released: set[str]) -> Iterato
     for key in snapshot.keys_from(users.key):
         if names & set(key.columns):
             before.append(f"ALTER TABLE {users.sql} DROP CONSTRAINT {quoted(key.name)}")
-            after += _add_key(key)
-    for constraint in users.constraints:
+            after += restore.foreign_key(key)
+    for constraint in sorted(users.constraints, key=lambda found: found.kind != "n"):
+        # not-null first: an index that is the replica identity needs it
         if names & set(constraint.columns):
             before.append(f"ALTER TABLE {users.sql} DROP CONSTRAINT {quoted(constraint.name)}")
-            after.append(f"ALTER TABLE {users.sql} ADD CONSTRAINT {quoted(constraint.name)} {constraint.definition}")
-            if constraint.comment is not None:
-                on = f"CONSTRAINT {quoted(constraint.name)} ON {users.sql}"
-                after.append(f"COMMENT ON {on} IS {literal(constraint.comment)}")
+            after += restore.constraint(users, constraint)
     for index in users.indexes:
         if names & set(index.columns):
             before.append(f"DROP INDEX {quoted(users.schema, index.name)}")
-            after.append(index.definition)
-            name = quoted(users.schema, index.name)
-            after += [f"ALTER INDEX {name} ALTER COLUMN {each}" for each in index.statistics]
-            if index.comment is not None:
-                after.append(f"COMMENT ON INDEX {name} IS {literal(index.comment)}")
+            after += restore.index(users, index)
     gone = {item.name for item in users.constraints if names & set(item.columns)}
     gone |= {item.name for item in users.indexes if names & set(item.columns)}
     if users.replica_index in gone:
         # without this, updates of a published table would fail as soon as the index is gone
         before.insert(0, f"ALTER TABLE {users.sql} REPLICA IDENTITY DEFAULT")
-        after.append(f"ALTER TABLE {users.sql} REPLICA IDENTITY USING INDEX {quoted(str(users.replica_index))}")
-    if users.cluster_index in gone:
-        after.append(f"ALTER TABLE {users.sql} CLUSTER ON {quoted(str(users.cluster_index))}")
     dropped = ", ".join(f"DROP COLUMN {quoted(column.name)}" for column in columns)
     yield Step(
         f"users loses {', '.join(column.name for column in columns)}",
@@ -390,24 +381,7 @@ def _restore_columns(changes: Changes, released: set[str]) -> Iterator[str]:
         named = any(found.kind == "n" and column.name in found.columns for found in users.constraints)
         if column.not_null and not named:
             yield f"ALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL"
-        yield from _storage(table, column)
-        if column.options:
-            yield f"ALTER TABLE {table} ALTER COLUMN {name} SET ({', '.join(column.options)})"
-        if column.statistics is not None:
-            yield f"ALTER TABLE {table} ALTER COLUMN {name} SET STATISTICS {column.statistics}"
-        if column.comment is not None:
-            yield f"COMMENT ON COLUMN {table}.{name} IS {literal(column.comment)}"
-        for privilege in column.privileges:
-            kind, _, rest = privilege.partition(" TO ")
-            yield f"GRANT {kind} ({name}) ON TABLE {table} TO {rest}"
-
-
-def _storage(table: str, column: Column) -> Iterator[str]:
-    """Return what a change of type forgets."""
-    if column.storage is not None:
-        yield f"ALTER TABLE {table} ALTER COLUMN {quoted(column.name)} SET STORAGE {column.storage}"
-    if column.compression is not None:
-        yield f"ALTER TABLE {table} ALTER COLUMN {quoted(column.name)} SET COMPRESSION {column.compression}"
+        yield from restore.column(users, column)
 
 
 def _hushed(users: Table, going: set[str], absent: Collection[str] = ()) -> tuple[list[str], list[str]]:
@@ -450,7 +424,7 @@ def _column(column: Column) -> str:
 def _retype(snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[Step]:
     if not changes.retypes:
         return
-    keys, added = changes.keys, [statement for key in changes.keys for statement in _add_key(key)]
+    keys, added = changes.keys, [statement for key in changes.keys for statement in restore.foreign_key(key)]
     # a partition's key goes with that of the whole, and must be there before it to keep its name
     dropped = [f"ALTER TABLE {quoted(*k.table)} DROP CONSTRAINT {quoted(k.name)}" for k in keys if not k.inherited]
     if keys:
@@ -513,7 +487,7 @@ def _retype_table(table: Table, retypes: Sequence[Retype]) -> Step:
         there.append(f"ALTER COLUMN {name} TYPE {retype.using}")
         using = f" USING {name}::{column.type}" if retype.rewrites else ""
         back.append(f"ALTER COLUMN {name} TYPE {column.type}{collation}{using}")
-        tidy += _storage(table.sql, column)
+        tidy += restore.storage(table, column)
     names = ", ".join(f"{retype.column.name} becomes {retype.type}" for retype in retypes)
     return Step(
         f"{table.sql}: {names}",

@@ -16,6 +16,9 @@ what is written as text reads the same whatever the role's own setting is."""
 LOCK_TIMEOUT_MS = 500
 SHORT_LOCK_TIMEOUT_MS = 100
 """For the lock that readers queue behind while it is waited for."""
+LONG_LOCK_TIMEOUT_MS = 3000
+"""For the lock that no reader and no writer queues behind: longer than deadlock_timeout, after which an autovacuum that
+is in the way gives up."""
 STATEMENT_TIMEOUT_MS = 30 * 60 * 1000
 IDLE_TIMEOUT_MS = 60 * 1000
 SETTINGS = (
@@ -26,9 +29,10 @@ SETTINGS = (
 )
 """What each revision's transaction begins with."""
 
-Lock = Literal["none", "SHARE", "ACCESS EXCLUSIVE"]
+Lock = Literal["none", "SHARE UPDATE EXCLUSIVE", "SHARE", "ACCESS EXCLUSIVE"]
 BLOCKS: dict[Lock, str] = {
     "none": "nobody waits",
+    "SHARE UPDATE EXCLUSIVE": "vacuum and changes of structure wait, readers and writers go on",
     "SHARE": "writers wait, readers go on",
     "ACCESS EXCLUSIVE": "readers and writers wait",
 }
@@ -64,6 +68,22 @@ class Record:
     options: Options
     fingerprint: str
     undo: tuple[str, ...] = field(default=())
+
+
+def settling(tables: Iterable[str]) -> Step:
+    """Return the step after which nobody changes the structure of tables, nor vacuums them."""
+    names = tuple(tables)
+    return Step(
+        "the structure of the tables is settled from here",
+        (
+            f"SET LOCAL lock_timeout = {LONG_LOCK_TIMEOUT_MS}",
+            f"LOCK TABLE {', '.join(names)} IN SHARE UPDATE EXCLUSIVE MODE",
+            f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}",
+        ),
+        "SHARE UPDATE EXCLUSIVE",
+        names,
+        settles=True,
+    )
 
 
 def undo_of(steps: Iterable[Step]) -> tuple[str, ...]:

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from app.cutover.catalog import Column, ForeignKey, Snapshot, Table
-from app.cutover.census import Census, Identities
+from app.cutover.census import Census
 from app.cutover.diagram import Key
 from app.cutover.findings import Action, Finding, Options, Situation
 from app.cutover.layout import recognise
 from app.cutover.plan import steps_for
 from app.cutover.report import Planned, Report
+from app.cutover.surroundings import Contact, Surroundings
 
 USERS: Key = ("public", "users")
 TEXT = "text"
@@ -74,7 +75,7 @@ def report(
     """Plan for a snapshot, with findings of one's own."""
     options = options or Options()
     layout = recognise(found, "public", options.choices)
-    census = Census({}, Identities(0, 0, 0), {}, 0, None, 0, {}, ())
+    census = Census(Surroundings(Contact("owner", False, None, 1, 1, "port=5432")))
     plans = tuple(
         Planned(action, steps_for(action, found, layout, options, "somebody"))
         for action in (() if layout.doubts else actions)

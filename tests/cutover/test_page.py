@@ -367,7 +367,8 @@ class TestSteps:
 
 class TestWaits:
     def test_as_the_locks_say(self) -> None:
-        assert [waiting(lock) for lock in ("none", "SHARE", "ACCESS EXCLUSIVE")] == ["nobody", "writers", "readers"]
+        locks = ("none", "SHARE UPDATE EXCLUSIVE", "SHARE", "ACCESS EXCLUSIVE")
+        assert [waiting(lock) for lock in locks] == ["nobody", "nobody", "writers", "readers"]
 
     def test_begin_with_the_first_lock_that_makes_somebody_wait(self) -> None:
         free, share, shut = Step("", ()), Step("", (), "SHARE"), Step("", (), "ACCESS EXCLUSIVE")

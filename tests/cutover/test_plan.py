@@ -51,7 +51,7 @@ class TestSteps:
         locks = [step.lock for step in steps]
         shut = next(i for i, step in enumerate(steps) if step.lock == "ACCESS EXCLUSIVE")
         copied = next(i for i, step in enumerate(steps) if any("AS SELECT" in statement for statement in step.sql))
-        assert set(locks[: copied + 1]) == {"none"}
+        assert set(locks[: copied + 1]) == {"none", "SHARE UPDATE EXCLUSIVE"}
         assert all(step.rows is None for step in steps[shut:])
         assert not any("AS SELECT" in statement for step in steps[shut:] for statement in step.sql)
         assert "ACCESS EXCLUSIVE" not in locks[:shut]

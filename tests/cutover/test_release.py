@@ -400,6 +400,7 @@ class TestPartsOfTables:
             GRANT SELECT (tag) ON users TO {reader} WITH GRANT OPTION;
             CREATE TABLE tags (tag text PRIMARY KEY); INSERT INTO tags SELECT DISTINCT tag FROM users;
             ALTER TABLE users ADD CONSTRAINT tag_known FOREIGN KEY (tag) REFERENCES tags ON DELETE CASCADE;
+            COMMENT ON CONSTRAINT tag_known ON users IS 'known';
             CREATE VIEW tagged_users AS SELECT id, tag FROM users; CREATE VIEW tagged_too AS TABLE tagged_users;
             CREATE STATISTICS by_tag ON tag, status FROM users;
             CREATE POLICY of_tag ON users USING (tag <> '');

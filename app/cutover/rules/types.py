@@ -25,7 +25,7 @@ def beside_the_old_app(at: Situation) -> Iterator[Finding]:
             "it starts after retire.",
             "-- AUTH_MODE=idp, after retire",
         )
-    elif changes.beside:
+    else:
         filled = {column.name for column in changes.going if column.not_null and column.default is None}
         for name in sorted(filled):
             yield Finding(
