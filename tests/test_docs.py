@@ -22,7 +22,8 @@ from app.cli import main
 from app.cutover.findings import ACCEPTABLE, decided
 from app.cutover.steps import REVISIONS
 from app.embedded import programs
-from tests.cutover.commands import migrate
+from tests.cutover.commands import ACCEPTED, migrate, plan, shadow
+from tests.cutover.witness import Witness
 from tests.postgres import Server
 
 PROJECT = Path(__file__).parent.parent
@@ -30,6 +31,7 @@ CUTOVER = PROJECT / "app" / "cutover"
 DOCS = PROJECT / "docs"
 FINDINGS, RUNBOOK = DOCS / "findings.md", DOCS / "cutover.md"
 LEVELS = {"refuse", "warn", "info"}
+CODE = re.compile(r"[a-z]+(-[a-z]+)+")
 EACH = "dependent-*"
 """The section for codes that are made from the kind of an object."""
 
@@ -107,11 +109,330 @@ def given() -> dict[str, set[str]]:
                     found.setdefault(code, set()).add("refuse")
         if any(isinstance(node, ast.Name) and node.id == "Fault" for node in ast.walk(module.tree)):
             for node in ast.walk(module.tree):
-                if isinstance(node, ast.Tuple) and len(node.elts) == 4 and isinstance(node.elts[0], ast.Constant):
-                    found.setdefault(str(node.elts[0].value), set()).add("refuse")
+                if (
+                    isinstance(node, ast.Tuple)
+                    and len(node.elts) == 4
+                    and isinstance(first := node.elts[0], ast.Constant)
+                ):
+                    if not all(isinstance(part, ast.Constant) for part in node.elts):  # four names are no Fault
+                        found.setdefault(str(first.value), set()).add("refuse")
+    return {code: levels for code, levels in found.items() if code == EACH or not code.startswith(EACH[:-1])}
+
+
+def kinds() -> set[str]:
+    """Return the kinds of objects that the cutover tells apart."""
+    found: set[str] = set()
+    for module in modules():
+        for call in calls(module.tree, "_part"):
+            found.update(text for text, _ in texts(call.args[2], module))
+        for node in ast.walk(module.tree):
+            if isinstance(node, ast.Compare) and ast.unparse(node.left) == "found.kind":
+                compared = node.comparators[0]
+                for each in compared.elts if isinstance(compared, ast.Tuple) else (compared,):
+                    if isinstance(each, ast.Constant):
+                        found.add(str(each.value))
+    return {kind for kind in found if len(kind) > 1}  # a letter is the kind of a relation or constraint
+
+
+# ------------------------------------------------------------------------------------------ what the documentation says
+
+
+@cache
+def read(path: Path) -> str:
+    return path.read_text()
+
+
+def prose(path: Path) -> str:
+    """Return a document without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", read(path), flags=re.DOTALL | re.MULTILINE)
+
+
+def blocks(path: Path, language: str) -> list[str]:
+    """Return the blocks of code in a language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", read(path), flags=re.DOTALL | re.MULTILINE)
+
+
+def inline(path: Path) -> list[str]:
+    return re.findall(r"`([^`\n]+)`", prose(path))
+
+
+def sections() -> dict[str, str]:
+    """Return the sections of findings.md by code, in their order."""
+    _, *parts = re.split(r"^### (.+)$", read(FINDINGS), flags=re.MULTILINE)
+    return dict(zip(parts[::2], parts[1::2], strict=True))
+
+
+def anchors(path: Path) -> set[str]:
+    """Return the anchors of a document's headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", prose(path), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def links(path: Path) -> list[str]:
+    return [link for link in re.findall(r"\]\(([^)\s]+)\)", prose(path)) if "://" not in link]
+
+
+def commands(path: Path) -> list[list[str]]:
+    """Return the commands of a document, as words: those of its consoles, and those it speaks of."""
+    typed = [line[2:] for block in blocks(path, "console") for line in block.splitlines() if line.startswith("$ ")]
+    typed += [text for text in inline(path) if re.match(r"(shadow|alembic) \S+ ", text)]
+    found: list[list[str]] = []
+    for line in typed:
+        inner = re.findall(r"\$\((.*?)\)", line)
+        for text in (re.sub(r"\$\(.*?\)", "...", line), *inner):
+            lexer = shlex.shlex(text, posix=True, punctuation_chars="|&")
+            lexer.whitespace_split = True
+            command: list[str] = []
+            for word in (*lexer, "&&"):
+                if re.fullmatch(r"[|&]+", word):
+                    found.append(command)
+                    command = []
+                else:
+                    command.append(word)
     return found
 
 
-if __name__ == "__main__":
-    for code, levels in sorted(given().items()):
-        print(code, sorted(levels))
+PLACEHOLDER = re.compile(r"\b(CODE|ROLE|SCHEMA|TABLE|COLUMN|FIELD|OBJECT)\b")
+
+
+def understood_by_shadow(words: list[str]) -> None:
+    """Fail unless the command takes these words, as it would if it were called."""
+    command, context = main.commands[words[0]], click.Context(main)
+    with context:
+        given = command.make_context(words[0], words[1:], parent=context).params
+    names = ("accept", "keep", "detach", "release", "map")
+    said = {name: [text for text in given.get(name, ()) if not PLACEHOLDER.search(text)] for name in names}
+    decided(**said, compat_view=given.get("compat_view", False))
+
+
+def understood_by_alembic(words: list[str]) -> None:
+    """Fail unless Alembic takes these words, and our env.py what -x says."""
+    with redirect_stderr(StringIO()) as complaint:
+        try:
+            given = CommandLine().parser.parse_args(words)
+        except SystemExit:
+            raise AssertionError(complaint.getvalue()) from None
+    said: dict[str, list[str]] = {}
+    for name, _, value in (text.partition("=") for text in given.x or ()):
+        if name != "compat-view" and not PLACEHOLDER.search(value):
+            said.setdefault(name, []).append(value)
+    decided(**said)  # type: ignore[arg-type]  # a name that is none of its own is what is to fail
+    if revision := getattr(given, "revision", None):
+        assert set(revision.split(":")) <= {*REVISIONS.values(), "head", "base", "-1"}
+
+
+def understood_by_postgresql(program: str, words: list[str]) -> None:
+    """Fail unless a program of PostgreSQL's lists these options."""
+    listed = subprocess.run([programs() / program, "--help"], capture_output=True, text=True, check=True).stdout
+    for word in words:
+        if word.startswith("-"):
+            option = word if word.startswith("--") else word[:2]
+            assert re.search(rf"(?<![\w-]){re.escape(option)}(?![\w-])", listed), word
+
+
+OTHERS = {"curl", "jq", "python3", "pip", "export", "."}
+"""Programs that a reader has, whose words are not looked at."""
+
+
+# --------------------------------------------------------------------------------------------------------- the findings
+
+
+class TestReadingTheCode:
+    """What the tests below rely on: codes of every way in which the source writes them."""
+
+    @pytest.mark.parametrize(
+        ("code", "levels"),
+        [
+            ("schema-missing", {"refuse"}),
+            ("email-missing", {"refuse", "warn"}),  # a level that depends
+            ("index-spans-column", {"warn"}),  # a code that depends, and its level with it
+            ("constraint-spans-column", {"refuse"}),
+            ("identities-not-exported", {"refuse", "warn"}),  # a level that is a parameter
+            ("role-ambiguous", {"refuse"}),  # a Doubt
+            ("column-type", {"refuse"}),  # a Fault
+            ("drop-is-final", {"refuse"}),  # a constant
+            (EACH, {"refuse"}),  # a code made from a kind
+        ],
+    )
+    def test_a_code_is_found_with_its_levels(self, code: str, levels: set[str]) -> None:
+        assert given()[code] == levels
+
+    def test_nothing_else_is_taken_for_one(self) -> None:
+        assert [code for code in given() if code != EACH and not re.fullmatch(r"[a-z]+(-[a-z]+)*", code)] == []
+        assert "bigint" not in given()
+        assert {level for levels in given().values() for level in levels} == LEVELS
+
+    def test_kinds_are_found_in_every_way_they_are_written(self) -> None:
+        assert {"view", "table column", "policy", "foreign table"} <= kinds()
+
+
+class TestFindings:
+    def test_every_code_that_can_be_given_has_its_section_and_no_other_has(self) -> None:
+        assert list(sections()) == sorted(given())
+
+    @pytest.mark.parametrize("code", sorted(given()))
+    def test_a_section_says_at_which_levels_it_is_given(self, code: str) -> None:
+        found = re.match(r"\n\nLevel: (.+)\n", sections()[code])
+        assert found, "a section begins with its level"
+        assert LEVELS & set(re.findall(r"\w+", found[1])) == given()[code]
+
+    @pytest.mark.parametrize("code", sorted(given()))
+    def test_a_section_has_the_problem_the_solution_and_how_to_override_it(self, code: str) -> None:
+        parts = re.findall(r"^\*\*(Problem|Solution|How to override)\*\* \S", sections()[code], flags=re.MULTILINE)
+        assert parts == ["Problem", "Solution", "How to override"]
+
+    @pytest.mark.parametrize("code", sorted(given()))
+    def test_a_section_says_truly_whether_it_can_be_overruled(self, code: str) -> None:
+        override = sections()[code].partition("**How to override** ")[2]
+        assert (f"--accept {code}`" in override) == (code in ACCEPTABLE)
+        if "refuse" in given()[code]:
+            assert override.startswith(("Cannot be overruled", "`--"))
+        else:
+            assert override.startswith("It stops nothing")
+
+    def test_the_table_of_contents_leads_to_each_section_once(self) -> None:
+        contents = read(FINDINGS).partition("\n### ")[0]
+        assert sorted(re.findall(r"\[([a-z*-]+)\]\(#", contents)) == sorted(given())
+
+    def test_all_kinds_of_objects_are_listed_and_no_others(self) -> None:
+        listed = re.findall(r"^\| `(dependent-[a-z-]+)` \|", sections()[EACH], flags=re.MULTILINE)
+        assert sorted(listed) == sorted(f"dependent-{kind.replace(' ', '-')}" for kind in kinds())
+
+    def test_the_codes_that_can_be_accepted_are_said_at_the_top(self) -> None:
+        top = read(FINDINGS).partition("\n| about |")[0].partition("can be accepted:")[2]
+        assert {text for text in re.findall(r"`([a-z-]+)`", top) if CODE.fullmatch(text)} == ACCEPTABLE
+
+
+# ---------------------------------------------------------------------------------------------------------- all of them
+
+
+@pytest.mark.parametrize("path", [*sorted(DOCS.glob("*.md")), PROJECT / "README.md"], ids=lambda path: path.name)
+class TestEveryDocument:
+    def test_its_links_lead_somewhere(self, path: Path) -> None:
+        for link in links(path):
+            name, _, anchor = link.partition("#")
+            target = (path.parent / name).resolve() if name else path
+            assert target.exists(), link
+            assert not anchor or anchor in anchors(target), link
+
+    def test_every_block_of_code_ends(self, path: Path) -> None:
+        assert len(re.findall(r"^```", read(path), flags=re.MULTILINE)) % 2 == 0
+
+
+@pytest.mark.parametrize("path", [FINDINGS, RUNBOOK], ids=lambda path: path.name)
+class TestCommands:
+    def test_every_command_is_one_with_these_options(self, path: Path) -> None:
+        for program, *words in commands(path):
+            if program == "shadow":
+                understood_by_shadow(words)
+            elif program == "alembic":
+                understood_by_alembic(words)
+            elif (programs() / program).exists():
+                understood_by_postgresql(program, words)
+            else:
+                assert program in OTHERS
+
+    def test_every_option_that_is_spoken_of_exists(self, path: Path) -> None:
+        known = {name for command in main.commands.values() for each in command.params for name in each.opts}
+        for text in inline(path):
+            if text.startswith("--"):
+                assert text.split()[0] in known | {"--sql"}
+                understood_by_shadow(["plan" if "undo-loses-values" not in text else "undo", *shlex.split(text)]
+                                     if text.count(" ") else ["plan"])  # fmt: skip
+
+    def test_every_code_that_is_spoken_of_can_be_given(self, path: Path) -> None:
+        codes = given().keys() | {f"dependent-{kind.replace(' ', '-')}" for kind in kinds()}
+        assert {text for text in inline(path) if CODE.fullmatch(text)} <= codes
+
+
+class TestTheCommandsThatAreTested:
+    """What must not be understood, or the tests above would say nothing."""
+
+    @pytest.mark.parametrize(
+        "words", [["plan", "--to", "nowhere"], ["plan", "--fast"], ["migrate"], ["undo", "--accept", "everything"]]
+    )
+    def test_what_shadow_does_not_take(self, words: list[str]) -> None:
+        with pytest.raises((click.UsageError, ValueError)):
+            understood_by_shadow(words)
+
+    @pytest.mark.parametrize(
+        "words", [["upgrade"], ["upgrade", "0004_next"], ["-x", "acept=function-body", "upgrade", "head"]]
+    )
+    def test_what_alembic_does_not_take(self, words: list[str]) -> None:
+        with pytest.raises((AssertionError, TypeError)):
+            understood_by_alembic(words)
+
+    def test_what_pg_dump_does_not_take(self) -> None:
+        with pytest.raises(AssertionError):
+            understood_by_postgresql("pg_dump", ["--fast"])
+
+    def test_both_documents_have_some(self) -> None:
+        assert len(commands(RUNBOOK)) > 30
+        assert len(commands(FINDINGS)) > 3
+
+
+# ---------------------------------------------------------------------------------------------------------- the queries
+
+
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)
+class TestQueries:
+    @pytest.mark.parametrize("path", [FINDINGS, RUNBOOK], ids=lambda path: path.name)
+    def test_all_sql_is_sql(self, server: Server, make_database: Callable[[str | None], str], path: Path) -> None:
+        """PL/pgSQL reads what is in a function when it is made, and looks up no name before it is called."""
+        url = make_database(None)
+        for number, block in enumerate(blocks(path, "sql")):
+            server.psql(
+                url,
+                f"CREATE FUNCTION f{number}() RETURNS void LANGUAGE plpgsql AS $sql$ BEGIN\n{block}\nEND $sql$",
+            )
+
+    def test_what_the_runbook_asks_can_be_asked_after_adopt(
+        self, server: Server, make_database: Callable[[str | None], str]
+    ) -> None:
+        url = make_database("kysely_singular")
+        assert migrate(url, "adopt").code == 0
+        database = url.partition("?")[0].rpartition("/")[2]
+        roles = {name: f"{name}_of_{database}" for name in ("app_owner", "deploy")}
+        server.execute(*(f"CREATE ROLE {role}" for role in roles.values()))
+        names = {**roles, "DATABASE app": f"DATABASE {database}"}
+        for block in blocks(RUNBOOK, "sql"):
+            for name, other in names.items():
+                block = block.replace(name, other)
+            server.psql(url, f"BEGIN;\n{block}\nROLLBACK;")
+        server.execute(*(f"DROP ROLE {role}" for role in roles.values()))
+
+
+def run(*command: str | Path) -> None:
+    subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)
+class TestWhatTheRunbookPromises:
+    def test_the_dump_of_what_was_retired_is_a_way_back_after_drop(
+        self, server: Server, make_database: Callable[[str | None], str], tmp_path: Path
+    ) -> None:
+        database = Witness(server, make_database("plural_snake"))
+        assert migrate(database.url, "adopt").code == 0
+        before = database.portrait()
+        assert migrate(database.url, "retire").code == 0
+        dump = tmp_path / "before-drop.dump"
+        run(server.programs / "pg_dump", "-Fc", "-n", "retired_auth", "-f", dump, database.url)
+        assert migrate(database.url, "drop", "--accept", ACCEPTED).code == 0
+        run(server.programs / "pg_restore", "-d", database.url, dump)
+        database.run(re.findall(r'-c "(UPDATE shadow_alembic_version .*)"$', read(RUNBOOK), flags=re.MULTILINE)[0])
+        undone = shadow(database.url, "undo", "--yes")
+        assert undone.code == 0, undone.text
+        assert database.portrait() == before
+
+    def test_a_copy_of_the_same_name_has_the_same_fingerprint(
+        self, server: Server, make_database: Callable[[str | None], str], tmp_path: Path
+    ) -> None:
+        url = make_database("kysely_singular")
+        fingerprint = plan(url, "retire").json["fingerprint"]
+        dump = tmp_path / "app.dump"
+        run(server.programs / "pg_dump", "-Fc", "-f", dump, url)
+        name = url.partition("?")[0].rpartition("/")[2]
+        server.drop_database(url)
+        server.execute(f"CREATE DATABASE {name}")
+        run(server.programs / "pg_restore", "-d", url, dump)
+        assert plan(url, "retire").json["fingerprint"] == fingerprint

@@ -56,6 +56,7 @@ RULES: dict[Action, tuple[Rule, ...]] = {
         types.ids_are_rewritten,
         types.partition_keys,
         types.objects_over_new_types,
+        types.what_does_not_follow,
         types.users_get_names,
         types.ids_without_key,
         objects.sequences_of_going_columns,

@@ -13,13 +13,13 @@ import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.cutover import catalog, census, checks, journal, layout, plan, samples, steps, template, undo
+from app.cutover import catalog, census, checks, journal, layout, plan, rehearsal, samples, steps, template, undo
 from app.cutover.catalog import JOURNAL, VERSION_TABLE, Snapshot, quoted
 from app.cutover.findings import Action, Finding, Options, Refused, Situation, refusals
 from app.cutover.layout import RETIRED_SCHEMA
@@ -324,7 +324,12 @@ def survey(connection: Connection, schema: str, options: Options, actions: tuple
             f"SELECT before -> 'roles' FROM {quoted(schema, JOURNAL)} WHERE action = 'retire' ORDER BY id DESC LIMIT 1"
         ).scalar_one_or_none()
     found = layout.recognise(snapshot, schema, options.choices, moved, samples.looking(connection))
-    return Situation(snapshot, found, census.take(connection, snapshot, found), options, actions)
+    counted = census.take(connection, snapshot, found)
+    situation = Situation(snapshot, found, counted, options, actions)
+    contact = counted.surroundings.contact
+    if "retire" not in actions or situation.changes is None or contact.recovering or contact.read_only:
+        return situation
+    return replace(situation, complaints=rehearsal.rehearse(connection, snapshot, situation.changes, options))
 
 
 def current_revision(connection: Connection, schema: str) -> str | None:

@@ -77,6 +77,18 @@ class Options:
         return replace(self, choices=choices)
 
 
+@dataclass(frozen=True, slots=True)
+class Complaint:
+    """Something that could not be made again over new types, when that was rehearsed."""
+
+    kind: str
+    identity: str
+    drop: str | None
+    """What removes a constraint or index; None for an object, which can be released."""
+    words: str
+    """PostgreSQL's."""
+
+
 @dataclass(frozen=True)
 class Situation:
     """Everything a rule may look at."""
@@ -86,6 +98,7 @@ class Situation:
     census: Census
     options: Options
     actions: tuple[Action, ...]
+    complaints: tuple[Complaint, ...] = ()
 
     @cached_property
     def changes(self) -> Changes | None:

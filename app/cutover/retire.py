@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
-from app.cutover import beside, estimate, journal, release, restore
-from app.cutover.catalog import Column, Dependent, ForeignKey, Snapshot, Table, literal, quoted
+from app.cutover import aside, beside, estimate, journal, release, restore
+from app.cutover.catalog import Column, ForeignKey, Snapshot, Table, literal, quoted
 from app.cutover.changes import DEAD_ROWS, RATE_LIMIT_ROWS, Changes, Move, Retype
 from app.cutover.findings import Options, detached
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, Layout, without_beside
@@ -44,7 +44,7 @@ def steps(
         *_release(objects, options),
         *(step for move in changes.moves for step in _move(snapshot, move, layout)),
         *_ids_from_elsewhere(snapshot, changes),
-        *_shrink(snapshot, changes, {removal.identity for removal in _released(objects, options)}),
+        *_shrink(snapshot, changes, {removal.identity for removal in aside.released(objects, options)}),
         *_retype(objects, changes, options),
         *_require(changes),
         *_rename(changes),
@@ -234,13 +234,8 @@ def _remove_view(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
         )
 
 
-def _released(snapshot: Snapshot, options: Options) -> tuple[release.Removal, ...]:
-    named = [found for name in sorted(options.release) for found in release.named(snapshot, name)]
-    return release.removals(snapshot, named)
-
-
 def _release(snapshot: Snapshot, options: Options) -> Iterator[Step]:
-    for removal in _released(snapshot, options):
+    for removal in aside.released(snapshot, options):
         yield Step(
             f"the {removal.kind} {removal.identity} is released",
             removal.drop,
@@ -437,7 +432,8 @@ def _retype(snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[
             undo=tuple(added),
             undone="they are added again",
         )
-    carried = _carried(snapshot, changes.carried, options)
+    carried = aside.objects(snapshot, changes, options)
+    parts = list(aside.parts(changes))
     for removal in reversed(carried):
         yield Step(
             f"the {removal.kind} {removal.identity} steps aside",
@@ -446,8 +442,26 @@ def _retype(snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[
             undo=removal.restore,
             undone="it is made again",
         )
+    if parts:
+        yield Step(
+            f"{len(parts)} constraints and indexes over these columns step aside",
+            tuple(part.drop for part in parts),
+            "ACCESS EXCLUSIVE",
+            tuple(sorted({part.table.sql for part in parts})),
+            undo=tuple(statement for part in parts for statement in part.restore),
+            undone="they are made again",
+        )
     for table in dict.fromkeys(each.table for each in changes.retypes):
         yield _retype_table(table, [each for each in changes.retypes if each.table.key == table.key])
+    if parts:
+        yield Step(
+            f"{len(parts)} constraints and indexes over these columns are back",
+            tuple(statement for part in parts for statement in part.restore),
+            "ACCESS EXCLUSIVE",
+            tuple(sorted({part.table.sql for part in parts})),
+            undo=tuple(part.drop for part in parts),
+            undone="they are dropped while types change back",
+        )
     for removal in carried:
         yield Step(
             f"the {removal.kind} {removal.identity} is back",
@@ -467,13 +481,6 @@ def _retype(snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[
             rows=sum(max(t.rows, 0) for name in {key.table for key in keys} if (t := snapshot.table(*name))),
             seconds=estimate.validation(snapshot, keys),
         )
-
-
-def _carried(snapshot: Snapshot, found: Sequence[Dependent], options: Options) -> tuple[release.Removal, ...]:
-    """Return what steps aside and comes back, in the order in which it comes back."""
-    gone = {(removal.kind, removal.identity) for removal in _released(snapshot, options)}
-    removals = release.removals(snapshot, found)
-    return tuple(removal for removal in reversed(removals) if (removal.kind, removal.identity) not in gone)
 
 
 def _retype_table(table: Table, retypes: Sequence[Retype]) -> Step:

@@ -146,6 +146,7 @@ def functions(at: Situation) -> Iterator[Finding]:
     if users is None:
         return
     renamed = {own for own, _ in at.changes.renames} if at.changes else set()
+    written = [each for each in at.changes.retypes if each.rewrites] if at.changes else []
     given = {(found.kind, found.identity) for found in _released(at)}
     for function in at.snapshot.functions:
         if function.trigger_on and all(table in at.going for table in function.trigger_on):
@@ -154,30 +155,37 @@ def functions(at: Situation) -> Iterator[Finding]:
             continue
         body = re.sub(r"--[^\n]*|/\*.*?\*/", "", function.source, flags=re.DOTALL)
         words = set(re.findall(r"[A-Za-z_]\w*", body))
-        triggers = [
-            f"{quoted(trigger.name)} on {users.sql}"
-            for trigger in users.triggers
+        triggers = {
+            f"{quoted(trigger.name)} on {table.sql}": table
+            for table in (users, *(each.table for each in written))
+            for trigger in table.triggers
             if trigger.function == function.identity
-            and ("trigger", f"{quoted(trigger.name)} on {users.sql}") not in given
-        ]
-        on_users = bool(triggers)
+            and ("trigger", f"{quoted(trigger.name)} on {table.sql}") not in given
+        }
+        on_users = users in triggers.values()
         reads_users = on_users or _mentions(users, body, words)
         columns = sorted(words & (at.going_columns | renamed)) if reads_users else []
         tables = [table.sql for table in at.layout.going if _mentions(table, body, words)]
         if at.changes is not None and at.changes.moves_users and _mentions(users, body, words):
             tables.append(users.sql)
         mentioned = [*dict.fromkeys(tables), *(f"users.{quoted(name)}" for name in columns)]
+        mentioned += [
+            f"{each.table.sql}.{quoted(each.column.name)}, which becomes text"
+            for each in written
+            if each.column.name in words and (each.table in triggers.values() or _mentions(each.table, body, words))
+        ]
         if not mentioned:
             continue
-        breaks = f"every change of {users.sql} would fail" if on_users else "it would fail when it is next called"
+        changed = " and ".join(sorted({table.sql for table in triggers.values()}))
+        breaks = f"every change of {changed} may fail" if triggers else "it may fail when it is next called"
         release = "".join(
             f"\n-- or take the trigger out; undo restores it:\n--release '{trigger}'" for trigger in triggers
         )
         yield Finding(
             "function-body",
-            "refuse" if on_users else "warn",
+            "refuse" if triggers else "warn",
             function.identity,
-            f"The body of {function.identity} mentions {', '.join(mentioned)}; afterwards {breaks}.",
+            f"The body of {function.identity} mentions {'; '.join(mentioned)}. Afterwards {breaks}.",
             f"\\ef {function.identity}\n-- and rewrite it without them; if it only uses the words:\n"
             f"--accept function-body{release}",
         )

@@ -83,9 +83,10 @@ def objects_over_new_types(at: Situation) -> Iterator[Finding]:
     if changes is None:
         return
     given = {(found.kind, found.identity) for name in at.options.release for found in named(at.objects, name)}
+    complained = {(each.kind, each.identity) for each in at.complaints}
     possible = {(each.kind, each.identity) for each in removals(at.objects, changes.carried)}
     for found in changes.carried:
-        if (found.kind, found.identity) in given:
+        if (found.kind, found.identity) in given | complained:
             continue
         what = f"{quoted(*found.table)}.{quoted(found.column or '')}"
         retype = next((r for r in changes.retypes if r.column.name == found.column), None)
@@ -125,6 +126,19 @@ def objects_over_new_types(at: Situation) -> Iterator[Finding]:
                 f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(column.name)} TYPE jsonb "
                 f"USING to_jsonb({quoted(column.name)});",
             )
+
+
+def what_does_not_follow(at: Situation) -> Iterator[Finding]:
+    """What was rehearsed over the new types and could not be made again."""
+    for found in at.complaints:
+        removal = f"--release '{found.identity}'" if found.drop is None else f"{found.drop};"
+        yield Finding(
+            "does-not-follow",
+            "refuse",
+            found.identity,
+            f"The {found.kind} {found.identity} cannot be made again when ids are text: {found.words}.",
+            f"{removal}\n-- and make it anew after retire, comparing texts",
+        )
 
 
 def _generated(identity: str, table: Table | None, column: Column, over: str) -> Finding:

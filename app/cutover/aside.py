@@ -1,0 +1,62 @@
+"""What steps aside while columns change type, and comes back as it was: objects, and constraints and indexes by name.
+
+The promise: what comes back is made from the text it had before, not from what PostgreSQL turned that into on the way,
+so that after an undo it is the same again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from app.cutover import release, restore
+from app.cutover.catalog import Snapshot, Table, quoted
+from app.cutover.changes import Changes
+from app.cutover.findings import Options
+from app.cutover.release import Removal
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """A constraint or an index over a column of which every row is written anew."""
+
+    kind: str
+    table: Table
+    name: str
+    drop: str
+    restore: tuple[str, ...]
+
+
+def released(snapshot: Snapshot, options: Options) -> tuple[Removal, ...]:
+    """Return how what --release names goes, and comes back with undo."""
+    named = [found for name in sorted(options.release) for found in release.named(snapshot, name)]
+    return release.removals(snapshot, named)
+
+
+def objects(snapshot: Snapshot, changes: Changes, options: Options) -> tuple[Removal, ...]:
+    """Return the objects that step aside, in the order in which they come back."""
+    gone = {(removal.kind, removal.identity) for removal in released(snapshot, options)}
+    removals = release.removals(snapshot, changes.carried)
+    return tuple(removal for removal in reversed(removals) if (removal.kind, removal.identity) not in gone)
+
+
+def parts(changes: Changes) -> Iterator[Part]:
+    """Return the checks, exclusions and free indexes that step aside, in the order in which they come back.
+
+    Those of partitioned tables are left to PostgreSQL, which knows the names of their parts.
+    """
+    going = {column.name for column in changes.going}
+    for table in dict.fromkeys(retype.table for retype in changes.retypes if retype.rewrites):
+        written = {each.column.name for each in changes.retypes if each.rewrites and each.table.key == table.key}
+        if table.kind != "r" or table.parents:
+            continue
+        lost = going if table.key == changes.users.key else set()
+        for constraint in table.constraints:
+            if constraint.kind in "cx" and written & set(constraint.columns) and not lost & set(constraint.columns):
+                drop = f"ALTER TABLE {table.sql} DROP CONSTRAINT {quoted(constraint.name)}"
+                made = tuple(restore.constraint(table, constraint))
+                yield Part("constraint", table, constraint.name, drop, made)
+        for index in table.indexes:
+            if written & set(index.columns) and not lost & set(index.columns):
+                drop = f"DROP INDEX {quoted(table.schema, index.name)}"
+                yield Part("index", table, index.name, drop, tuple(restore.index(table, index)))

@@ -1,0 +1,105 @@
+"""A rehearsal: whether what reads a uuid or number id can be made again when the id is text.
+
+PostgreSQL knows no operator between text and uuid, so a policy, view or check that compares the two cannot come back.
+Which those are, only PostgreSQL can tell: they are made over empty tables of the same names and the new types, in a
+schema that is gone again with the savepoint it was made in.
+
+The promise: nothing stays, no row is read, and nobody waits: the real tables are looked at, not locked against anybody.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+
+from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
+
+from app.cutover import aside
+from app.cutover.catalog import Snapshot, Table, quoted
+from app.cutover.changes import Changes
+from app.cutover.findings import Complaint, Options
+from app.cutover.layout import without_beside
+
+_SCHEMA = "shadow_rehearsal"
+
+
+def rehearse(connection: Connection, snapshot: Snapshot, changes: Changes, options: Options) -> tuple[Complaint, ...]:
+    """Return what could not be made again over the new types; nothing where no row is written anew."""
+    if not any(each.rewrites for each in changes.retypes) or not snapshot.may_create_schema:
+        return ()
+    with connection.begin_nested() as savepoint:
+        found = tuple(_complaints(connection, without_beside(snapshot), changes, options))
+        savepoint.rollback()
+    return found
+
+
+def _complaints(connection: Connection, snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[Complaint]:
+    tables = list(dict.fromkeys(retype.table for retype in changes.retypes))
+    objects = aside.objects(snapshot, changes, options)
+    stage = _Stage(connection, snapshot)
+    for schema in dict.fromkeys([*(table.schema for table in tables), *snapshot.schemas]):
+        stage.open(schema)
+    for table in tables:
+        stage.put(table, changes)
+    for part in aside.parts(changes):
+        if (words := stage.tried(part.restore[:1])) is not None:
+            yield Complaint(part.kind, f"{quoted(part.name)} of {part.table.sql}", part.drop, words)
+    for removal in objects:
+        made = [statement for statement in removal.restore if statement.startswith("CREATE ")]
+        if (words := stage.tried(made[:1])) is not None:
+            yield Complaint(removal.kind, removal.identity, None, words)
+
+
+class _Stage:
+    """Empty schemas in which tables and objects have the names they have in the real ones."""
+
+    def __init__(self, connection: Connection, snapshot: Snapshot) -> None:
+        self._connection = connection
+        self._schemas: dict[str, str] = {}
+        self._names: dict[str, str] = {}
+        self._relations = [(table.schema, table.name) for table in snapshot.tables if table.kind in ("v", "m")]
+
+    def open(self, schema: str) -> None:
+        """Make the schema that stands for another."""
+        if schema not in self._schemas:
+            self._schemas[schema] = f"{_SCHEMA}_{len(self._schemas)}"
+            self._connection.exec_driver_sql(f"CREATE SCHEMA {self._schemas[schema]}")
+
+    def put(self, table: Table, changes: Changes) -> None:
+        """Make a table's double, empty, with the new types."""
+        double = quoted(self._schemas[table.schema], table.name)
+        self._connection.exec_driver_sql(f"CREATE TABLE {double} (LIKE {table.sql})")
+        for retype in changes.retypes:
+            if retype.table.key == table.key:
+                self._connection.exec_driver_sql(
+                    f"ALTER TABLE {double} ALTER COLUMN {quoted(retype.column.name)} TYPE {retype.using}"
+                )
+        self._names[table.sql] = double
+
+    def tried(self, statements: Sequence[str]) -> str | None:
+        """Make something; return what PostgreSQL says where it cannot be."""
+        for statement in statements:
+            try:
+                with self._connection.begin_nested():
+                    self._connection.exec_driver_sql(self._staged(statement))
+            except DBAPIError as error:
+                return str(error.orig.__cause__ or error.orig).splitlines()[0] if error.orig else str(error)
+        return None
+
+    def _staged(self, statement: str) -> str:
+        """Return a statement with the names of the doubles."""
+        made = re.match(r"CREATE (?:OR REPLACE )?(?:MATERIALIZED )?(?:VIEW|FUNCTION|PROCEDURE) ", statement)
+        if made is not None:
+            for schema, own in self._schemas.items():
+                prefix = f"{quoted(schema)}."
+                if statement[made.end() :].startswith(prefix):
+                    rest = statement[made.end() + len(prefix) :]
+                    name = re.match(r'"(?:[^"]|"")+"|\w+', rest)
+                    if name is not None:
+                        # what comes after reads this one, not the real one
+                        self._names[f"{prefix}{name[0]}"] = f"{own}.{name[0]}"
+        for real in sorted(self._names, key=len, reverse=True):
+            double = self._names[real].replace("\\", "\\\\")
+            statement = re.sub(rf'(?<![\w".]){re.escape(real)}(?![\w"])', double, statement)
+        return statement
