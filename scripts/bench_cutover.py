@@ -19,6 +19,7 @@ import asyncio
 import json
 import os
 import platform
+import signal
 import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -79,7 +80,7 @@ def milliseconds(values: tuple[float, float]) -> str:
 def comparison_table(comparison: Comparison) -> Table:
     """Return a table of one size: a line for each revision, for the whole, and for the plain way."""
     table = Table(
-        title=f"{comparison.users:,} users, {comparison.sizes.get('sessions', 0):,} sessions, "
+        title=f"{comparison.users:,} users, {comparison.sizes['sessions']:,} sessions, "
         f"{comparison.sizes['bytes'] / 2**20:,.0f} MB; {len(comparison.ours)} rounds, the median",
         title_justify="left",
     )
@@ -135,11 +136,12 @@ def verdicts(comparisons: Sequence[Comparison], rewrites: Sequence[Rewrite]) -> 
             f"{more * 1000:.0f} ms at {many.users:,}",
         )
     for rewritten in rewrites:
-        off = rewritten.predicted / rewritten.measured
+        # others' locks and the commit take their part of a second, however few the rows
+        near = rewritten.predicted / 2 <= rewritten.measured <= rewritten.predicted * 2 + ALLOWED
         yield (
-            0.5 <= off <= 2,
-            f"uuid ids, {rewritten.users:,} users: the plan said {rewritten.predicted:,.1f} s, it was "
-            f"{rewritten.measured:,.1f} s",
+            near,
+            f"uuid ids, {rewritten.users:,} users: readers wait about as long as the plan said, "
+            f"{rewritten.predicted:,.1f} s, and did for {rewritten.measured:,.1f} s",
         )
 
 
@@ -261,4 +263,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # so that what was made is dropped then, too
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     sys.exit(main())

@@ -31,14 +31,19 @@ class BenchmarkFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Rows:
-    """The rows of one table: how many there are of it for each user, and the SELECT that makes those from i on.
+    """The generated rows of one table."""
 
-    In `select`, `i` is the number of the row and `u` that of a user: from 1, evenly spread.
-    """
-
-    table: str
+    into: str
+    """The table and its columns."""
     per_user: float
-    select: str
+    """How many for each user; 0 where the caller says."""
+    values: str
+    """As SQL, of `i`, the number of the row, and `u`, that of a user: from 1 on, evenly spread."""
+
+    def inserting(self, first: int, last: int, users: int) -> str:
+        """Return the INSERT that makes the rows of these numbers."""
+        numbers = f"generate_series({first}, {last}) i, LATERAL (SELECT i % {users} + 1 AS u) n"
+        return f"INSERT INTO {self.into} SELECT {self.values} FROM {numbers}"  # noqa: S608 -- names of ours
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +59,6 @@ class Layout:
     update: tuple[str, ...]
     insert: tuple[str, ...]
     """With {number}, which no two writers share."""
-
-
-def _hashed(of: str) -> str:
-    return f"md5({of})"
 
 
 _PREFIXED = "'{}_' || substr(md5('{}' || {}), 1, 24)"
@@ -190,6 +191,14 @@ class Server:
             raise BenchmarkFailed(f"psql: {done.stderr.strip()}")
         return done.stdout.strip()
 
+    def count(self, table: str, database: str) -> int:
+        """Return how many rows a table has."""
+        return int(self.psql(f"SELECT count(*) FROM {table}", database))  # noqa: S608 -- a name of ours
+
+    def is_template(self, database: str) -> bool:
+        """Whether a database was loaded to its end."""
+        return database in self.psql("SELECT datname FROM pg_database WHERE datistemplate").splitlines()
+
     @property
     def version(self) -> int:
         """server_version_num"""
@@ -197,9 +206,9 @@ class Server:
 
     def drop(self, database: str) -> None:
         """Drop a database, a template too, whoever is connected to it."""
-        if self.psql(f"SELECT 1 FROM pg_database WHERE datname = '{database}'"):
+        if self.is_template(database):
             self.psql(f"ALTER DATABASE {database} IS_TEMPLATE false")
-            self.psql(f"DROP DATABASE {database} WITH (FORCE)")
+        self.psql(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
 
     @contextmanager
     def copy(self, template: str, name: str = "bench_run") -> Iterator[str]:
@@ -231,13 +240,30 @@ def load(
         BenchmarkFailed: the server refused something, or there are fewer users than the fixture has.
     """
     name = f"bench_{layout.fixture}_{users}_{sessions_per_user:g}".replace(".", "_")
-    if server.psql(f"SELECT 1 FROM pg_database WHERE datname = '{name}' AND datistemplate"):
+    if server.is_template(name):
         return name
     server.drop(name)
     server.psql(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+    try:
+        _fill(server, name, layout, users, sessions_per_user, advance)
+    except BaseException:  # interrupted, too: half a database is of no use
+        server.drop(name)
+        raise
+    server.psql(f"ALTER DATABASE {name} IS_TEMPLATE true")
+    return name
+
+
+def _fill(
+    server: Server,
+    name: str,
+    layout: Layout,
+    users: int,
+    sessions_per_user: float,
+    advance: Callable[[str, float], None],
+) -> None:
     before, after = _halves((FIXTURES / f"{layout.fixture}.sql").read_text())
     server.psql(before, name)
-    made = users - int(server.psql(f"SELECT count(*) FROM {layout.users}", name))
+    made = users - server.count(layout.users, name)
     if made < 1:
         raise BenchmarkFailed(f"{users} users are fewer than the sample database {layout.fixture} has.")
     counts = {rows: round(made * (rows.per_user or sessions_per_user)) for rows in layout.rows}
@@ -246,20 +272,14 @@ def load(
     for rows, count in counts.items():
         for first in range(1, count + 1, CHUNK):
             last = min(first + CHUNK - 1, count)
-            server.psql(
-                f"SET synchronous_commit = off; INSERT INTO {rows.table} SELECT {rows.select} "
-                f"FROM (SELECT i, i % {made} + 1 AS u FROM generate_series({first}, {last}) i) n",
-                name,
-            )
+            server.psql(f"SET synchronous_commit = off; {rows.inserting(first, last, made)}", name)
             done += last - first + 1
-            advance(f"{count:,} rows of {rows.table.split()[0]}", done / total)
+            advance(f"{count:,} rows of {rows.into.split()[0]}", done / total)
     statements = [each for each in after.split(";\n") if each.strip()]
     for number, statement in enumerate(statements):
         server.psql(f"SET maintenance_work_mem = '512MB'; {statement};", name)
         advance("keys and indexes", (1 + (number + 1) / len(statements)) / 2)
     server.psql("VACUUM (ANALYZE, FREEZE)", name)
-    server.psql(f"ALTER DATABASE {name} IS_TEMPLATE true")
-    return name
 
 
 def _halves(dump: str) -> tuple[str, str]:
@@ -270,10 +290,10 @@ def _halves(dump: str) -> tuple[str, str]:
 
 
 def sizes(server: Server, database: str) -> Mapping[str, int]:
-    """Return the rows that each table holds which is not small, and the bytes of the whole under ``bytes``."""
+    """Return the rows of each table, and the bytes of the whole database under `bytes`."""
     listed = server.psql(
         "SELECT relname, reltuples::bigint FROM pg_class WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace "
-        "AND reltuples >= 1000 ORDER BY reltuples DESC, relname",
+        "ORDER BY reltuples DESC, relname",
         database,
     )
     rows = {name: int(count) for name, count in (line.split("|") for line in listed.splitlines())}

@@ -57,6 +57,16 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True)
+class Told:
+    """A step of which the plan says for how long it shuts readers out."""
+
+    title: str
+    seconds: float
+    rewritten: int
+    """Rows that it writes anew."""
+
+
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """The cutover and the plain way at one size."""
 
@@ -117,10 +127,10 @@ async def rewrite(server: Server, template: str, users: int, long: float) -> Rew
     return Rewrite(
         users,
         sizes(server, template),
-        rows=sum(step["rows"] for step in told if step["bytes"]),
-        predicted=sum(step["seconds"] for step in told),
+        rows=sum(step.rewritten for step in told),
+        predicted=sum(step.seconds for step in told),
         measured=part.reads.longest,
-        steps=tuple((step["title"], step["seconds"], taken.get(step["title"], 0.0)) for step in told),
+        steps=tuple((step.title, step.seconds, taken.get(step.title, 0.0)) for step in told),
         part=part,
     )
 
@@ -176,7 +186,7 @@ async def _plainly(server: Server, database: str, long: float) -> Part:
         return Part("plain", took, *seen.taken())
 
 
-async def _told(server: Server, database: str) -> list[dict[str, object]]:
+async def _told(server: Server, database: str) -> list[Told]:
     """Return the steps of the plan that are said to shut readers out.
 
     Raises:
@@ -186,7 +196,12 @@ async def _told(server: Server, database: str) -> list[dict[str, object]]:
     if code:
         raise BenchmarkFailed(f"shadow plan ended with {code}:\n{out[-2000:]}\n{err[-2000:]}")
     steps = [step for revision in json.loads(out)["revisions"] for step in revision["steps"]]
-    return [step for step in steps if step["seconds"] is not None]
+    # what is written anew is told with its bytes, what is only looked at with its rows alone
+    return [
+        Told(step["title"], step["seconds"], step["rows"] if step["bytes"] else 0)
+        for step in steps
+        if step["seconds"] is not None
+    ]
 
 
 async def _shadow(url: str, *arguments: str) -> tuple[int, str, str]:

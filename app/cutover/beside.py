@@ -6,7 +6,7 @@ and the other way round. Who may do what to the table may do it to the view, and
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from app.cutover.catalog import Snapshot, Table, literal, quoted
 from app.cutover.changes import Changes
@@ -42,16 +42,52 @@ def creation(snapshot: Snapshot, changes: Changes) -> Iterator[str]:
         c.name for c in changes.users.columns if c.name not in owned | going and c.name not in TARGET_COLUMNS
     ]
     columns += [quoted(name) for name in own_columns]
-    # without this the view would show its owner's rows to whoever may read it
-    security = " WITH (security_invoker = true)" if changes.users.row_security and snapshot.version >= 150000 else ""
+    names = {changes.fields[name].name: name for name in TARGET_COLUMNS if name in changes.fields}
+    names |= {name: name for name in own_columns}
     selected = ",\n    ".join(columns)
-    yield f"CREATE VIEW {view}{security} AS SELECT\n    {selected}\nFROM {changes.users.sql}"
+    query = f"SELECT\n    {selected}\nFROM {changes.users.sql}"
+    yield from _view(snapshot, changes.users, view, names, query)
     yield f"COMMENT ON VIEW {view} IS {literal(BESIDE_COMMENT)}"
     for name, default in (("email_verified", "false"), ("created_at", "now()"), ("updated_at", "now()")):
         yield f"ALTER VIEW {view} ALTER COLUMN {name} SET DEFAULT {default}"
-    yield from _grants(changes.users, view)
     if schema != changes.schema:
+        if changes.users.owner != snapshot.role:
+            yield f"ALTER SCHEMA {quoted(schema)} OWNER TO {quoted(changes.users.owner)}"
         yield from (f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {to}" for to, _ in _granted(changes.users))
+
+
+def _view(snapshot: Snapshot, table: Table, view: str, columns: Mapping[str, str], query: str) -> Iterator[str]:
+    """Yield what makes a view that lets nobody see or do more than the table does.
+
+    Args:
+        snapshot: the catalogue.
+        table: whose owner and grants the view gets.
+        view: its name as SQL.
+        columns: the table's column to the view's.
+        query: what follows AS.
+    """
+    hides = table.row_security
+    # without it, policies would be those for the view's owner
+    security = " WITH (security_invoker = true)" if hides and snapshot.version >= _INVOKER else ""
+    yield f"CREATE VIEW {view}{security} AS {query}"
+    if table.owner != snapshot.role:
+        yield f"ALTER VIEW {view} OWNER TO {quoted(table.owner)}"
+    if hides and snapshot.version < _INVOKER:
+        return  # for the owner alone: whoever else reads it would see what the table's policies hide
+    for to, letters in _granted(table):
+        for letter, privilege in _PRIVILEGES.items():
+            if letter in letters:
+                option = " WITH GRANT OPTION" if f"{letter}*" in letters else ""
+                yield f"GRANT {privilege} ON {view} TO {to}{option}"
+    for column in table.columns:
+        for privilege in column.privileges if column.name in columns else ():
+            kind, _, rest = privilege.partition(" TO ")
+            if kind != "REFERENCES":
+                yield f"GRANT {kind} ({quoted(columns[column.name])}) ON {view} TO {rest}"
+
+
+_INVOKER = 150000
+"""server_version_num from which a view can be read with the rights of who reads it."""
 
 
 def _granted(table: Table) -> Iterator[tuple[str, str]]:
@@ -60,15 +96,6 @@ def _granted(table: Table) -> Iterator[tuple[str, str]]:
         grantee, _, letters = item.rpartition("/")[0].rpartition("=")
         if grantee != quoted(table.owner):
             yield grantee or "PUBLIC", letters
-
-
-def _grants(table: Table, on: str) -> Iterator[str]:
-    """Return the grants on a table as grants on a view."""
-    for to, letters in _granted(table):
-        for letter, privilege in _PRIVILEGES.items():
-            if letter in letters:
-                option = " WITH GRANT OPTION" if f"{letter}*" in letters else ""
-                yield f"GRANT {privilege} ON {on} TO {to}{option}"
 
 
 _PRIVILEGES = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}
@@ -83,7 +110,7 @@ def removal(changes: Changes) -> Iterator[str]:
         yield f"DROP SCHEMA {quoted(schema)}"
 
 
-def compatible(changes: Changes) -> Iterator[str]:
+def compatible(snapshot: Snapshot, changes: Changes) -> Iterator[str]:
     """Return the SQL of `--compat-view`: the old names over the new table."""
     old, new = changes.users.sql, dict(changes.renames)
     going = {column.name for column in changes.going}
@@ -93,6 +120,7 @@ def compatible(changes: Changes) -> Iterator[str]:
         if column.name not in going
     ]
     columns += [name for name in ADDED_COLUMNS if changes.users.column(name) is None and name not in changes.fields]
-    yield f"CREATE VIEW {old} AS SELECT {', '.join(columns)} FROM {quoted(changes.schema, USERS)}"
+    query = f"SELECT {', '.join(columns)} FROM {quoted(changes.schema, USERS)}"
+    kept = {column.name: column.name for column in changes.users.columns if column.name not in going}
+    yield from _view(snapshot, changes.users, old, kept, query)
     yield f"COMMENT ON VIEW {old} IS 'The old names over users, for code that still reads them.'"
-    yield from _grants(changes.users, old)

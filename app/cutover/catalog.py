@@ -80,10 +80,16 @@ class Snapshot:
     default_grantees: tuple[str, ...] = ()
     """Roles, as SQL, to which ALTER DEFAULT PRIVILEGES grants something on new tables, sequences or functions."""
     roles: tuple[str, ...] = field(default=(), compare=False)
+    schema_comments: tuple[tuple[str, str], ...] = ()
     """Those, as SQL, that the role that looked may become."""
 
     def table(self, schema: str, name: str) -> Table | None:
         return next((table for table in self.tables if table.key == (schema, name)), None)
+
+    def rows_of(self, key: ForeignKey) -> str:
+        """Return what a foreign key holds for, as SQL: all partitions of a table, but none that inherit from it."""
+        table = self.table(*key.table)
+        return quoted(*key.table) if table is not None and table.kind == "p" else f"ONLY {quoted(*key.table)}"
 
     def keys_from(self, *tables: tuple[str, str]) -> Iterator[ForeignKey]:
         return (key for key in self.foreign_keys if key.table in tables)
@@ -98,7 +104,11 @@ class Snapshot:
             **_compared(self),
             # the order of columns does not count: a column that left and came back stands last
             "tables": [
-                replace(table, columns=tuple(sorted(table.columns, key=lambda column: column.name)))
+                replace(
+                    table,
+                    columns=tuple(sorted(table.columns, key=lambda column: column.name)),
+                    constraints=tuple(_apart_from_given_names(table)),
+                )
                 for table in self.tables
                 if table.name not in OWN_TABLES
             ],
@@ -108,6 +118,12 @@ class Snapshot:
             ],
         }
         return hashlib.sha256(json.dumps(structure, default=_compared).encode()).hexdigest()[:16]
+
+
+def _apart_from_given_names(table: Table) -> Iterator[Constraint]:
+    """Yield a table's constraints; PostgreSQL 18 renames a partition's not-null one when its column changes type."""
+    for constraint in table.constraints:
+        yield replace(constraint, name="") if constraint.kind == "n" and table.parents else constraint
 
 
 def _compared(value: Any) -> dict[str, Any]:

@@ -100,7 +100,9 @@ def take(connection: Connection, snapshot: Snapshot, layout: Layout) -> Census:
         newest_session=newest_session,
         colliding_emails=_collisions(connection, layout),
         orphans={
-            (key.table, key.name): orphans(connection, key) for key in keys if not key.validated and key.table in tables
+            (key.table, key.name): orphans(connection, snapshot, key)
+            for key in keys
+            if not key.validated and key.table in tables
         },
         values=_values(connection, layout),
         dead_limits=_dead_limits(connection, layout.role("rate_limits")),
@@ -119,14 +121,14 @@ def touched(snapshot: Snapshot, layout: Layout) -> Iterator[Table]:
             yield table
 
 
-def orphans(connection: Connection, key: ForeignKey) -> int:
+def orphans(connection: Connection, snapshot: Snapshot, key: ForeignKey) -> int:
     """Return how many rows violate a foreign key (MATCH SIMPLE: a null in any column satisfies it)."""
     pairs = list(zip(key.columns, key.target_columns, strict=True))
     given = " AND ".join(f"r.{quoted(column)} IS NOT NULL" for column in key.columns)
     same = " AND ".join(f"t.{quoted(target)} = r.{quoted(column)}" for column, target in pairs)
     return _scalar(
         connection,
-        f"SELECT count(*) FROM {quoted(*key.table)} r WHERE {given} "
+        f"SELECT count(*) FROM {snapshot.rows_of(key)} r WHERE {given} "
         f"AND NOT EXISTS (SELECT FROM {quoted(*key.target)} t WHERE {same})",
     )
 

@@ -298,7 +298,13 @@ def _keys(snapshot: Snapshot, retypes: tuple[Retype, ...], moving: set[Key]) -> 
         and key.target not in moving
         and any((key.table, own) in changed for own in key.columns)
     ]
-    return sorted(found, key=lambda key: (not key.inherited, key.table, key.name))
+    return sorted(found, key=lambda key: (-depth(snapshot, key.table), key.table, key.name))
+
+
+def depth(snapshot: Snapshot, table: Key) -> int:
+    """Return how many tables are above one that is a part of them."""
+    here = snapshot.table(*table)
+    return 1 + max(depth(snapshot, parent) for parent in here.parents) if here is not None and here.parents else 0
 
 
 def _carried(snapshot: Snapshot, retypes: tuple[Retype, ...], moving: set[Key]) -> Iterable[Dependent]:

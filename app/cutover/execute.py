@@ -22,7 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from app.cutover import catalog, census, checks, journal, layout, plan, rehearsal, samples, steps, template, undo
 from app.cutover.catalog import JOURNAL, VERSION_TABLE, Snapshot, quoted
 from app.cutover.findings import Action, Finding, Options, Refused, Situation, refusals
-from app.cutover.layout import RETIRED_SCHEMA
+from app.cutover.layout import RETIRED_SCHEMA, Layout
 from app.cutover.steps import REVISIONS, Record, Step
 
 TRIES = 12
@@ -324,12 +324,28 @@ def survey(connection: Connection, schema: str, options: Options, actions: tuple
             f"SELECT before -> 'roles' FROM {quoted(schema, JOURNAL)} WHERE action = 'retire' ORDER BY id DESC LIMIT 1"
         ).scalar_one_or_none()
     found = layout.recognise(snapshot, schema, options.choices, moved, samples.looking(connection))
+    if revision == REVISIONS["adopt"]:
+        found = _held_to(found, undo.recorded(connection, schema, "adopt"))
     counted = census.take(connection, snapshot, found)
     situation = Situation(snapshot, found, counted, options, actions)
     contact = counted.surroundings.contact
     if "retire" not in actions or situation.changes is None or contact.recovering or contact.read_only:
         return situation
     return replace(situation, complaints=rehearsal.rehearse(connection, snapshot, situation.changes, options))
+
+
+def _held_to(found: Layout, adopted: undo.Recorded | None) -> Layout:
+    """Refuse what another table, or another of its columns, would be taken for than adopt took."""
+    if adopted is None or adopted.before["users"] is None or found.users is None or found.doubts:
+        return found
+    before, now = adopted.before, {name: column.name for name, column in found.fields.items()}
+    other = sorted(name for name, own in before["fields"].items() if now.get(name) != own)
+    if found.users.sql == before["users"] and not other:
+        return found
+    was = f"{before['users']} with {', '.join(f'{name}={own}' for name, own in before['fields'].items())}"
+    message = f"adopt took {was}; now it is {found.users.sql} with {', '.join(f'{n}={own}' for n, own in now.items())}."
+    remedy = "shadow undo\n-- takes adopt back; then decide anew, from the first revision on"
+    return replace(found, doubts=(layout.Doubt("not-what-was-adopted", found.users.sql, message, remedy),))
 
 
 def current_revision(connection: Connection, schema: str) -> str | None:

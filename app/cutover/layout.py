@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from app.cutover import shapes
 from app.cutover.catalog import OWN_TABLES, Column, Snapshot, Table, quoted
+from app.cutover.flags import flag
 from app.cutover.shapes import Look, looks_like_nothing
 from app.cutover.signatures import (
     ADDED_COLUMNS,
@@ -40,6 +41,17 @@ BESIDE_COMMENT = (
     "The users table as the server will have it, over the old app's. Made by 0001_adopt, goes with 0002_retire."
 )
 """By which the view of adopt is known."""
+
+
+def retired_comment(schema: str) -> str:
+    """Return the comment by which the schema of retired tables is known for that of one app."""
+    return f"What 0002_retire took out, for DATABASE_SCHEMA={schema}. Goes with 0003_drop, or back with shadow undo."
+
+
+def is_retired_for(snapshot: Snapshot) -> str | None:
+    """Return the comment of the schema of retired tables where the cutover made it, None where it did not."""
+    comment = dict(snapshot.schema_comments).get(RETIRED_SCHEMA)
+    return comment if comment is not None and comment.startswith(retired_comment("").partition("=")[0]) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -224,7 +236,7 @@ class _Recognition:
 
     def _tables(self) -> Iterator[Table]:
         for table in self.snapshot.tables:
-            apart = table.schema == RETIRED_SCHEMA or table.name in OWN_TABLES or bool(table.parents)
+            apart = table.schema == RETIRED_SCHEMA or table.name in OWN_TABLES or table.partition_bound is not None
             if table.kind in ("r", "p") and not apart:
                 yield table
 
@@ -308,7 +320,7 @@ class _Recognition:
         best = [each for each in candidates if each.tier == min(other.tier for other in candidates)]
         if len(best) > 1:
             names = ", ".join(f"{each.table.schema}.{each.table.name}" for each in best)
-            options = "\n".join(f"--map {role}={each.table.schema}.{each.table.name}" for each in best)
+            options = "\n".join(flag("map", f"{role}={each.table.schema}.{each.table.name}") for each in best)
             none = f"\n--map {role}={NONE}" if role != USERS else ""
             what = "columns" if best[0].tier < 3 else "shape"
             message = f"{len(best)} tables have the {what} of Better Auth's {role}: {names}."
@@ -352,7 +364,9 @@ class _Recognition:
             possible = [each for each in tables if shapes.could_be(name, self.snapshot, each, users.table)]
             if possible:
                 names = ", ".join(f"{each.schema}.{each.name}" for each in possible)
-                options = [f"--map {name}={each.schema}.{each.name}" for each in possible] + [f"--map {name}={NONE}"]
+                options = [flag("map", f"{name}={each.schema}.{each.name}") for each in possible] + [
+                    f"--map {name}={NONE}"
+                ]
                 message = f"No table was recognised as Better Auth's {name}; it could be one of {names}."
                 self.doubts.append(Doubt("role-missing", name, message, "\n".join(options)))
 

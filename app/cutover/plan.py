@@ -127,7 +127,7 @@ def _drop(
             )
         )
     # a partition before what it is a part of
-    for table, name in sorted(going.values(), key=lambda item: not item[0].parents):
+    for table, name in sorted(going.values(), key=lambda item: -changes.depth(snapshot, item[0].key)):
         steps.append(_drop_table(name, table))
     kept = [name for name, there in _kept(snapshot, found) if there]
     steps += [_drop_table(name) for name in kept]

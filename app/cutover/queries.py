@@ -47,7 +47,9 @@ SELECT current_database() AS database, current_setting('server_version_num')::in
                                              UNION SELECT f.defaclrole) x
              WHERE f.defaclobjtype IN ('r', 'S', 'f') ORDER BY 1)
          AS default_grantees,
-       ARRAY(SELECT quote_ident(r.rolname) FROM pg_roles r WHERE pg_has_role(r.oid, 'MEMBER') ORDER BY 1) AS roles"""
+       ARRAY(SELECT quote_ident(r.rolname) FROM pg_roles r WHERE pg_has_role(r.oid, 'MEMBER') ORDER BY 1) AS roles,
+       ARRAY(SELECT ARRAY[n.nspname::text, obj_description(n.oid, 'pg_namespace')] FROM pg_namespace n
+             WHERE {VISIBLE} AND obj_description(n.oid, 'pg_namespace') IS NOT NULL ORDER BY 1) AS schema_comments"""
 
 TABLES = f"""
 WITH published AS MATERIALIZED (SELECT pubname, schemaname, tablename FROM pg_publication_tables)

@@ -16,7 +16,7 @@ from app.cutover import aside, beside, estimate, journal, release, restore
 from app.cutover.catalog import Column, ForeignKey, Snapshot, Table, literal, quoted
 from app.cutover.changes import DEAD_ROWS, RATE_LIMIT_ROWS, Changes, Move, Retype
 from app.cutover.findings import Options, detached
-from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, Layout, without_beside
+from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, Layout, retired_comment, without_beside
 from app.cutover.objects import Sequence as DatabaseSequence
 from app.cutover.signatures import USERS
 from app.cutover.steps import LOCK_TIMEOUT_MS, SHORT_LOCK_TIMEOUT_MS, Record, Step, settling, undo_of
@@ -39,7 +39,7 @@ def steps(
     copied = list(_copy(changes))
     after = [
         *_fill(changes),
-        *(_detach(key) for key in keys),
+        *(_detach(snapshot, key) for key in keys),
         *_remove_view(snapshot, changes),
         *_release(objects, options),
         *(step for move in changes.moves for step in _move(snapshot, move, layout)),
@@ -48,7 +48,7 @@ def steps(
         *_retype(objects, changes, options),
         *_require(changes),
         *_rename(changes),
-        *_compatible(changes, options),
+        *_compatible(snapshot, changes, options),
         *_clear_rate_limits(changes),
     ]
     # the fills run while only writers wait, and are undone with the rest
@@ -106,7 +106,10 @@ def _locked(snapshot: Snapshot, changes: Changes, keys: Iterable[ForeignKey]) ->
 def _copy(changes: Changes) -> Iterator[Step]:
     yield Step(
         f"the schema {RETIRED_SCHEMA} is made",
-        (f"CREATE SCHEMA {RETIRED_SCHEMA}",),
+        (
+            f"CREATE SCHEMA {RETIRED_SCHEMA}",
+            f"COMMENT ON SCHEMA {RETIRED_SCHEMA} IS {literal(retired_comment(changes.schema))}",
+        ),
         undo=(f"DROP SCHEMA {RETIRED_SCHEMA}",),
         undone="it is dropped, empty",
     )
@@ -198,18 +201,18 @@ def _detached(snapshot: Snapshot, layout: Layout, options: Options) -> list[Fore
     ]
 
 
-def _detach(key: ForeignKey) -> Step:
+def _detach(snapshot: Snapshot, key: ForeignKey) -> Step:
     return Step(
         f"{key.name} on {quoted(*key.table)} is detached",
         (f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}",),
         "ACCESS EXCLUSIVE",
         (quoted(*key.table), quoted(*key.target)),
-        undo=(*_catch_up(key), *restore.foreign_key(key)),
+        undo=(*_catch_up(snapshot, key), *restore.foreign_key(key)),
         undone="the constraint is added again",
     )
 
 
-def _catch_up(key: ForeignKey) -> Iterator[str]:
+def _catch_up(snapshot: Snapshot, key: ForeignKey) -> Iterator[str]:
     """What the foreign key would have done, had it stood, when a row it refers to was deleted meanwhile."""
     given = " AND ".join(f"r.{quoted(column)} IS NOT NULL" for column in key.columns)
     pairs = zip(key.columns, key.target_columns, strict=True)
@@ -218,10 +221,10 @@ def _catch_up(key: ForeignKey) -> Iterator[str]:
     if not key.validated:
         return
     if key.on_delete == "c":
-        yield f"DELETE FROM {quoted(*key.table)} r WHERE {lost}"
+        yield f"DELETE FROM {snapshot.rows_of(key)} r WHERE {lost}"
     elif key.on_delete == "n":
         emptied = ", ".join(f"{quoted(column)} = NULL" for column in key.columns)
-        yield f"UPDATE {quoted(*key.table)} r SET {emptied} WHERE {lost}"
+        yield f"UPDATE {snapshot.rows_of(key)} r SET {emptied} WHERE {lost}"
 
 
 def _remove_view(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
@@ -258,7 +261,7 @@ def _move(snapshot: Snapshot, move: Move, layout: Layout) -> Iterator[Step]:
         there.insert(0, f"ALTER TABLE {table.sql} RENAME TO {quoted(move.name)}")
         back.append(f"ALTER TABLE {renamed} RENAME TO {quoted(table.name)}")
     for key in keys:
-        back += _catch_up(key)
+        back += _catch_up(snapshot, key)
         back += restore.foreign_key(key)
     dropped = ", ".join(f"DROP CONSTRAINT {quoted(key.name)}" for key in keys)
     yield Step(
@@ -292,6 +295,9 @@ def _ids_from_elsewhere(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
             undo[:0] = [
                 f"ALTER SEQUENCE {kept} SET SCHEMA {quoted(sequence.schema)}",
                 f"ALTER SEQUENCE {own} OWNED BY {users.sql}.{quoted(column.name)}",
+                # ids that came from elsewhere must not come once more
+                f"SELECT setval({literal(own)}, max({quoted(column.name)})) FROM {users.sql} "
+                f"HAVING max({quoted(column.name)}) > (SELECT last_value FROM {own})",
             ]
     else:
         return
@@ -317,8 +323,11 @@ def _restore_identity(snapshot: Snapshot, changes: Changes, sequence: DatabaseSe
         f"CACHE {sequence.cache}{cycle})"
     )
     if sequence.last_value is not None:
-        called = "true" if sequence.is_called else "false"
-        yield f"SELECT setval({literal(name)}, {sequence.last_value}, {called})"
+        called, last = "true" if sequence.is_called else "false", sequence.last_value
+        yield (
+            f"SELECT setval({literal(name)}, greatest({last}, max({own})), {called} OR coalesce(max({own}) >= {last}, "
+            f"false)) FROM {users.sql}"
+        )
     if sequence.comment is not None:
         yield f"COMMENT ON SEQUENCE {name} IS {literal(sequence.comment)}"
     yield from release.grants("SEQUENCE", name, sequence.owner, sequence.privileges, snapshot.default_grantees)
@@ -556,11 +565,11 @@ def _rename(changes: Changes) -> Iterator[Step]:
     )
 
 
-def _compatible(changes: Changes, options: Options) -> Iterator[Step]:
+def _compatible(snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[Step]:
     if options.compat_view and changes.moves_users:
         yield Step(
             f"the view {changes.users.sql} keeps the old names alive",
-            tuple(beside.compatible(changes)),
+            tuple(beside.compatible(snapshot, changes)),
             undo=(f"DROP VIEW {changes.users.sql}",),
             undone="it is dropped",
         )

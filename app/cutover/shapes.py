@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from app.cutover.catalog import Column, Snapshot, Table, quoted
+from app.cutover.flags import flag
 from app.cutover.signatures import GOING_COLUMNS, TARGET_COLUMNS, USERS, normalised
 
 Content = Literal["address", "picture", "password", "provider", "key", "agent", "token", "reset", "limit"]
@@ -248,7 +249,7 @@ def parts_of_users(users: Table, mapped: Mapping[str, str], look: Look) -> Parts
             faults.append(_several(users, name, candidates))
         elif name not in _OPTIONAL:
             fitting = [c.name for c in users.columns if c.name not in taken and _fits(name, c)]
-            options = "\n".join(f"--map users.{name}={each}" for each in fitting) or _add(users, name)
+            options = "\n".join(flag("map", f"users.{name}={each}") for each in fitting) or _add(users, name)
             message = f"{users.sql} has no column that is recognised as Better Auth's {name}."
             faults.append(("field-missing", f"users.{name}", message, options))
     faults += _unfit(users, found)
@@ -292,7 +293,7 @@ def _fits(name: str, column: Column) -> bool:
 
 def _several(users: Table, name: str, columns: list[Column]) -> Fault:
     names = ", ".join(quoted(column.name) for column in columns)
-    options = "\n".join(f"--map users.{name}={column.name}" for column in columns)
+    options = "\n".join(flag("map", f"users.{name}={column.name}") for column in columns)
     return (
         "field-ambiguous",
         f"users.{name}",

@@ -10,7 +10,12 @@ from app.cutover.findings import ACTIONS, Action, Options
 
 REVISIONS: dict[Action, str] = {"adopt": "0001_adopt", "retire": "0002_retire", "drop": "0003_drop"}
 
-SESSION = {"row_security": "off", "TimeZone": "UTC", "standard_conforming_strings": "on"}
+SESSION = {
+    "row_security": "off",
+    "TimeZone": "UTC",
+    "standard_conforming_strings": "on",
+    "quote_all_identifiers": "off",
+}
 """Run-time parameters of a connection that runs the cutover: a row that a policy hides is an error, not a row less, and
 what is written as text reads the same whatever the role's own setting is."""
 LOCK_TIMEOUT_MS = 500

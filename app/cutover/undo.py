@@ -14,7 +14,7 @@ from sqlalchemy import Connection
 from app.cutover import catalog
 from app.cutover.catalog import JOURNAL, Snapshot, Table, literal, quoted
 from app.cutover.findings import Action, Finding, Options
-from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA
+from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, is_retired_for, retired_comment
 from app.cutover.signatures import ADDED_COLUMNS, USERS
 
 
@@ -50,6 +50,11 @@ def examine(
         return
     if users is None:
         return
+    if before["moved"] and is_retired_for(snapshot) != retired_comment(schema):
+        message = f"The schema {RETIRED_SCHEMA} is not the one that retire made for DATABASE_SCHEMA={schema}."
+        remedy = f"SELECT obj_description('{RETIRED_SCHEMA}'::regnamespace);  -- says whose it is"
+        yield Finding("not-what-was-retired", "refuse", RETIRED_SCHEMA, message, remedy)
+        return
     present = {table.sql for table in snapshot.tables}
     back = {before["users"]} - {before["target"]}
     for taken in sorted({*before["going"], *back} & present):
@@ -68,10 +73,10 @@ def _is_ours(name: str, statements: Sequence[str]) -> bool:
 
 def _foreign_ids(connection: Connection, users: Table, before: Mapping[str, Any]) -> Iterator[Finding]:
     """Users who came since, with ids that are not of the type which comes back."""
-    pattern = _ID_PATTERNS.get(before["id_type"])
-    if pattern is None:
+    condition = _ID_CONDITIONS.get(before["id_type"])
+    if condition is None:
         return
-    wrong = f"FROM {users.sql} WHERE id !~* {literal(pattern)}"
+    wrong = f"FROM {users.sql} WHERE NOT ({condition})"
     if count := _count(connection, f"SELECT count(*) {wrong}"):
         yield Finding(
             "undo-finds-ids",
@@ -82,13 +87,22 @@ def _foreign_ids(connection: Connection, users: Table, before: Mapping[str, Any]
         )
 
 
-_NUMBER = r"^-?\d{1,19}$"
-_ID_PATTERNS = {
-    "uuid": "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$",
-    "smallint": _NUMBER,
-    "integer": _NUMBER,
-    "bigint": _NUMBER,
+_UUID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
+
+
+def _number(bits: int) -> str:
+    largest = 2 ** (bits - 1)
+    inside = f"id::numeric BETWEEN {-largest} AND {largest - 1}"
+    return f"CASE WHEN id ~ '^(0|-?[1-9][0-9]{{0,18}})$' THEN {inside} ELSE false END"
+
+
+_ID_CONDITIONS = {
+    "uuid": f"id ~ '{_UUID}'",
+    "smallint": _number(16),
+    "integer": _number(32),
+    "bigint": _number(64),
 }
+"""Of each type that was rewritten, which texts it takes, and gives back unchanged."""
 
 
 def _missing_values(

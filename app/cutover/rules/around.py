@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator
 
 from app.cutover.catalog import Table, quoted
 from app.cutover.changes import RATE_LIMIT_ROWS
 from app.cutover.findings import Finding, Level, Situation, detached, names_of
-from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA
+from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, is_retired_for
 from app.cutover.release import held, named
 from app.cutover.signatures import normalised
 
@@ -76,7 +77,15 @@ def may_make_schema(at: Situation) -> Iterator[Finding]:
             f"The role {at.snapshot.role} may not create the schema {RETIRED_SCHEMA} in the database.",
             f"GRANT CREATE ON DATABASE {quoted(at.snapshot.database)} TO {quoted(at.snapshot.role)};",
         )
-    if moves and RETIRED_SCHEMA in at.snapshot.schemas:
+    if moves and (comment := is_retired_for(at.snapshot)) is not None:
+        yield Finding(
+            "schema-taken",
+            "refuse",
+            RETIRED_SCHEMA,
+            f"The schema {RETIRED_SCHEMA} keeps the tables of another app in this database: {comment}",
+            "-- with the DATABASE_SCHEMA named there, finish its cutover first:\nshadow migrate --to drop",
+        )
+    elif moves and RETIRED_SCHEMA in at.snapshot.schemas:
         yield Finding(
             "schema-taken",
             "refuse",
@@ -181,7 +190,7 @@ def backup(at: Situation) -> Iterator[Finding]:
     """Nothing here knows of a backup."""
     tables = [*((at.layout.users,) if at.layout.users else ()), *at.layout.going]
     if len(tables) > 1 or at.layout.going_columns:
-        names = " ".join(f"-t '{table.sql}'" for table in tables)
+        names = " ".join(f"-t {shlex.quote(table.sql)}" for table in tables)
         yield Finding(
             "no-backup",
             "warn",

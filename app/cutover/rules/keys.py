@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from app.cutover.catalog import quoted
 from app.cutover.findings import Finding, Situation, detached
+from app.cutover.flags import flag
 
 
 def foreign_keys_into_going_tables(at: Situation) -> Iterator[Finding]:
@@ -31,7 +32,7 @@ def foreign_keys_into_going_tables(at: Situation) -> Iterator[Finding]:
                 "refuse",
                 where,
                 f"{key.name} on {where} refers to {quoted(*key.target)}, which goes.",
-                f"--detach {short}\n-- drops that one constraint, and keeps the column and its values. Or:\n"
+                f"{flag('detach', short)}\n-- drops that one constraint, and keeps the column and its values. Or:\n"
                 f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)};",
             )
 

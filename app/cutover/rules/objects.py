@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from app.cutover.catalog import Constraint, Dependent, Index, Table, quoted
+from app.cutover.catalog import Constraint, Dependent, Function, Index, quoted
 from app.cutover.findings import Finding, Situation
+from app.cutover.flags import flag
 from app.cutover.release import held, named, removals
 
 
@@ -40,11 +41,17 @@ def dependents(at: Situation) -> Iterator[Finding]:
 def released_objects(at: Situation) -> Iterator[Finding]:
     """What --release takes out of the way, with everything that depends on it."""
     for removal in removals(at.objects, _released(at)):
+        restricts = removal.kind == "policy"
         yield Finding(
             "object-released",
-            "info",
+            "warn" if restricts else "info",
             removal.identity,
-            f"The {removal.kind} {removal.identity} is taken out of the way; its definition is kept.",
+            f"The {removal.kind} {removal.identity} is taken out of the way; its definition is kept."
+            + (
+                " Rows that it hides, or changes that it forbids, are no longer hidden or forbidden."
+                if restricts
+                else ""
+            ),
             "-- shadow undo restores it",
         )
 
@@ -79,7 +86,8 @@ def _removal(at: Situation, found: Dependent) -> str:
     kept = "\n".join(f"-- {line}" for way in ways for sql in way.restore for line in f"{sql};".splitlines())
     drops = "\n".join(f"{sql};" for way in ways for sql in way.drop)
     return (
-        f"--release '{found.identity}'\n-- keeps its definition{along} for undo. Or take it out by hand:\n{drops}\n"
+        f"{flag('release', found.identity)}\n-- keeps its definition{along} for undo. Or take it out by hand:\n"
+        f"{drops}\n"
         f"-- and make it anew without what goes; it is now:\n{kept}"
     )
 
@@ -153,49 +161,67 @@ def functions(at: Situation) -> Iterator[Finding]:
             continue
         if (function.kind, function.identity) in given:
             continue
-        body = re.sub(r"--[^\n]*|/\*.*?\*/", "", function.source, flags=re.DOTALL)
-        words = set(re.findall(r"[A-Za-z_]\w*", body))
+        text = _Text(function.source)
         triggers = {
             f"{quoted(trigger.name)} on {table.sql}": table
-            for table in (users, *(each.table for each in written))
+            for table in at.snapshot.tables
+            if table.key in function.trigger_on and table.key not in at.going
             for trigger in table.triggers
             if trigger.function == function.identity
             and ("trigger", f"{quoted(trigger.name)} on {table.sql}") not in given
         }
-        on_users = users in triggers.values()
-        reads_users = on_users or _mentions(users, body, words)
-        columns = sorted(words & (at.going_columns | renamed)) if reads_users else []
-        tables = [table.sql for table in at.layout.going if _mentions(table, body, words)]
-        if at.changes is not None and at.changes.moves_users and _mentions(users, body, words):
-            tables.append(users.sql)
-        mentioned = [*dict.fromkeys(tables), *(f"users.{quoted(name)}" for name in columns)]
+        about = {users.key} if text.names(users.name) else set()
+        about |= {table.key for table in triggers.values()}
+        mentioned = [table.sql for table in at.layout.going if text.names(table.name)]
+        if at.changes is not None and at.changes.moves_users and text.names(users.name):
+            mentioned.append(users.sql)
+        if users.key in about:
+            gone = sorted(name for name in at.going_columns | renamed if text.names(name))
+            mentioned += [f"users.{quoted(name)}" for name in gone]
         mentioned += [
             f"{each.table.sql}.{quoted(each.column.name)}, which becomes text"
             for each in written
-            if each.column.name in words and (each.table in triggers.values() or _mentions(each.table, body, words))
+            if text.names(each.column.name) and (each.table.key in about or text.names(each.table.name))
         ]
         if not mentioned:
             continue
-        changed = " and ".join(sorted({table.sql for table in triggers.values()}))
-        breaks = f"every change of {changed} may fail" if triggers else "it may fail when it is next called"
+        used = [*(f"the trigger {trigger}" for trigger in triggers), *_used_by(function)]
+        breaks = "it may fail when it is next called"
+        if triggers:
+            tables = sorted({table.sql for table in triggers.values()})
+            breaks = f"every change of {' and '.join(tables)} that sets it off may fail"
         release = "".join(
-            f"\n-- or take the trigger out; undo restores it:\n--release '{trigger}'" for trigger in triggers
+            f"\n-- or take the trigger out; undo restores it:\n{flag('release', trigger)}" for trigger in triggers
         )
+        by = f", used by {', '.join(used)}," if used else ""
         yield Finding(
             "function-body",
-            "refuse" if triggers else "warn",
+            "refuse" if used else "warn",
             function.identity,
-            f"The body of {function.identity} mentions {'; '.join(mentioned)}. Afterwards {breaks}.",
+            f"The body of {function.identity}{by} mentions {'; '.join(dict.fromkeys(mentioned))}. Afterwards {breaks}.",
             f"\\ef {function.identity}\n-- and rewrite it without them; if it only uses the words:\n"
             f"--accept function-body{release}",
         )
 
 
-def _mentions(table: Table, body: str, words: set[str]) -> bool:
-    """Whether a text names a table; one whose name is a word of SQL's must be quoted or qualified."""
-    if quoted(table.name) == table.name:
-        return table.name in words
-    return quoted(table.name) in body
+def _used_by(function: Function) -> Iterator[str]:
+    """Yield what calls a function whenever rows are read or written: policies, defaults, constraints."""
+    for found in function.dependents:
+        if found.kind in ("policy", "default value", "table constraint", "domain constraint", "rule"):
+            yield f"the {found.kind} {found.identity}"
+
+
+class _Text:
+    """The words of a function's body as PostgreSQL reads them: case counts in quotes only."""
+
+    def __init__(self, source: str) -> None:
+        bare = re.sub(r"--[^\n]*|/\*.*?\*/", "", source, flags=re.DOTALL)
+        self._quoted = {name.replace('""', '"') for name in re.findall(r'"((?:[^"]|"")+)"', bare)}
+        self._words = {word.lower() for word in re.findall(r"[A-Za-z_]\w*", re.sub(r'"(?:[^"]|"")+"', " ", bare))}
+
+    def names(self, name: str) -> bool:
+        """Whether a name is there; one that must be quoted counts in quotes alone."""
+        return name in self._quoted or (quoted(name) == name and name in self._words)
 
 
 def constraints_over_going_columns(at: Situation) -> Iterator[Finding]:
@@ -228,7 +254,8 @@ def constraints_over_going_columns(at: Situation) -> Iterator[Finding]:
 
 
 def _kept_or_accepted(names: Iterable[str]) -> str:
-    return f"{' '.join(f'--keep users.{name}' for name in names)}\n-- or\n--accept constraint-spans-column"
+    flags = " ".join(flag("keep", f"users.{name}") for name in names)
+    return f"{flags}\n-- or\n--accept constraint-spans-column"
 
 
 def _divided(columns: Iterable[str], at: Situation) -> tuple[list[str], list[str]]:
@@ -241,7 +268,8 @@ def publications(at: Situation) -> Iterator[Finding]:
     released = {found.identity for found in _released(at)}
     for table in at.layout.going:
         for publication in table.publications:
-            if f"{table.sql} in publication {quoted(publication)}" in released:
+            member = f"{table.sql} in publication {publication}"
+            if member in released:
                 continue
             yield Finding(
                 "publication",
@@ -250,7 +278,7 @@ def publications(at: Situation) -> Iterator[Finding]:
                 f"{table.sql}, which goes, is part of the publication {publication}; its subscribers would stop "
                 "hearing of it without notice.",
                 f"ALTER PUBLICATION {quoted(publication)} DROP TABLE {table.sql};\n"
-                f"-- or, so that undo restores it:\n--release '{table.sql} in publication {quoted(publication)}'",
+                f"-- or, so that undo restores it:\n{flag('release', member)}",
             )
     broad: dict[str, list[str]] = {}
     for table in at.layout.going:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from app.cutover import estimate
 from app.cutover.catalog import Column, Table, quoted
 from app.cutover.findings import Finding, Situation
+from app.cutover.flags import flag
 from app.cutover.release import named, removals
 from app.cutover.signatures import USERS, normalised
 
@@ -97,7 +98,7 @@ def objects_over_new_types(at: Situation) -> Iterator[Finding]:
                 found.identity,
                 f"The {found.kind} {found.identity} reads {what}, which becomes {retype.type if retype else 'text'}; "
                 "it is dropped and made again as it was in the same transaction.",
-                f"-- if it is not to come back:\n--release '{found.identity}'",
+                f"-- if it is not to come back:\n{flag('release', found.identity)}",
             )
         else:
             yield Finding(
@@ -131,7 +132,7 @@ def objects_over_new_types(at: Situation) -> Iterator[Finding]:
 def what_does_not_follow(at: Situation) -> Iterator[Finding]:
     """What was rehearsed over the new types and could not be made again."""
     for found in at.complaints:
-        removal = f"--release '{found.identity}'" if found.drop is None else f"{found.drop};"
+        removal = flag("release", found.identity) if found.drop is None else f"{found.drop};"
         yield Finding(
             "does-not-follow",
             "refuse",
@@ -149,7 +150,8 @@ def _generated(identity: str, table: Table | None, column: Column, over: str) ->
         identity,
         f"{where} is generated from {quoted(over)}, whose type changes; PostgreSQL forbids that.",
         f"ALTER TABLE {table.sql if table else ''} ALTER COLUMN {quoted(column.name)} DROP EXPRESSION;\n"
-        f"-- the values stay, and are no longer computed; or, so that undo restores it:\n--release '{identity}'",
+        "-- the values stay, and are no longer computed; or, so that undo restores it:\n"
+        f"{flag('release', identity)}",
     )
 
 

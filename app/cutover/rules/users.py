@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from app.cutover.catalog import Table, quoted
 from app.cutover.findings import Finding, Situation
+from app.cutover.flags import flag
 from app.cutover.signatures import ADDED_COLUMNS, GOING_COLUMNS, normalised
 
 
@@ -81,7 +82,7 @@ def columns_by_name(at: Situation) -> Iterator[Finding]:
                 f"users.{column.name}",
                 f"users.{column.name} goes because of its name alone ({column.reason.split(' put')[0]} uses it); "
                 "nothing else says whose it is.",
-                f"--keep users.{column.name}\n-- if it is the app's own",
+                f"{flag('keep', f'users.{column.name}')}\n-- if it is the app's own",
             )
     for own in users.columns if users else ():
         if normalised(own.name) in GOING_COLUMNS and own.name not in at.going_columns:
