@@ -86,6 +86,11 @@ class Snapshot:
     def table(self, schema: str, name: str) -> Table | None:
         return next((table for table in self.tables if table.key == (schema, name)), None)
 
+    def sees(self, table: Table) -> bool:
+        """Whether the role may read all rows of a table: none that a policy hides."""
+        hides = table.row_security and not self.sees_all_rows and (table.forced_row_security or not table.owned)
+        return table.readable and not hides
+
     def rows_of(self, key: ForeignKey) -> str:
         """Return what a foreign key holds for, as SQL: all partitions of a table, but none that inherit from it."""
         table = self.table(*key.table)

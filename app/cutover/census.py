@@ -88,7 +88,7 @@ def take(connection: Connection, snapshot: Snapshot, layout: Layout) -> Census:
     tables = {table.key: table for table in (*((users,) if users else ()), *layout.going)}
     keys = list(snapshot.keys_to(users.key)) if users else []
     for key in keys:
-        if (table := snapshot.table(*key.table)) is not None and table.readable:
+        if (table := snapshot.table(*key.table)) is not None and snapshot.sees(table):
             tables[table.key] = table
     live_sessions, newest_session = _sessions(connection, layout.role("sessions"))
     return Census(

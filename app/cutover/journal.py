@@ -114,7 +114,7 @@ def counted(snapshot: Snapshot, layout: Layout) -> tuple[Table, ...]:
         return ()
     tables = {table.key: table for table in (users, *layout.going)}
     for key in snapshot.keys_to(users.key):
-        if (table := snapshot.table(*key.table)) is not None and table.readable:
+        if (table := snapshot.table(*key.table)) is not None and snapshot.sees(table):
             tables[table.key] = table
     return tuple(tables.values())
 

@@ -23,6 +23,7 @@ from app.cutover.signatures import (
     ADDED_COLUMNS,
     GOING_COLUMNS,
     GOING_ROLES,
+    OAUTH_ROLES,
     OWNED_ROLES,
     SIGNATURES,
     TARGET_COLUMNS,
@@ -293,6 +294,8 @@ class _Recognition:
             return None if mapped == NONE else self._mapped(role, mapped, users)
         homes = {each.table.schema for each in found} or {self.schema}
         candidates = [each for each in self._by_columns(role) if self._belongs(each, role, users, homes)]
+        if role in OAUTH_ROLES and not {"oauth_applications", "oauth_clients"} & {each.name for each in found}:
+            return None  # another server's: Better Auth's tokens are always for one of its own clients
         if not candidates and users is not None:
             taken = {each.table.key for each in found}
             for table in self._tables():
@@ -300,7 +303,23 @@ class _Recognition:
                     continue
                 if (shape := shapes.of_role(role, self.snapshot, table, users.table, self.look)) is not None:
                     candidates.append(_Candidate(table, 3, *shape))
+            if candidates and not shapes.is_shape(users.reason) and SIGNATURES[role].fate == "goes":
+                # names were kept elsewhere, so a shape alone is as likely the app's
+                sure = [each for each in candidates if says(each.table.name, role) and shapes.is_proven(each.reason)]
+                if not sure:
+                    self._ask(role, candidates)
+                candidates = sure
         return self._chosen(role, candidates)
+
+    def _ask(self, role: str, candidates: list[_Candidate]) -> None:
+        """Ask about tables that have a role's shape where the users table has its names: they may be the app's."""
+        proven = [each for each in candidates if shapes.is_proven(each.reason)]
+        if not proven:
+            return
+        names = "; ".join(f"{each.table.sql}, {each.reason}" for each in proven)
+        options = [flag("map", f"{role}={each.table.schema}.{each.table.name}") for each in proven]
+        message = f"No table has the names of Better Auth's {role}, but one may be it: {names}."
+        self.doubts.append(Doubt("role-by-shape", role, message, "\n".join([*options, f"--map {role}={NONE}"])))
 
     def _belongs(self, candidate: _Candidate, role: str, users: Role | None, homes: set[str]) -> bool:
         """Whether a table belongs to these users, and not to those of another app in the same database."""

@@ -10,6 +10,7 @@ carries the SQL that undoes it, and together, the last first, they give back wha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
 
 from app.cutover import aside, beside, estimate, journal, release, restore
@@ -18,7 +19,7 @@ from app.cutover.changes import DEAD_ROWS, RATE_LIMIT_ROWS, Changes, Move, Retyp
 from app.cutover.findings import Options, detached
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, Layout, retired_comment, without_beside
 from app.cutover.objects import Sequence as DatabaseSequence
-from app.cutover.signatures import USERS
+from app.cutover.signatures import ADDED_COLUMNS, TARGET_COLUMNS, USERS
 from app.cutover.steps import LOCK_TIMEOUT_MS, SHORT_LOCK_TIMEOUT_MS, Record, Step, settling, undo_of
 
 _SEEN = "shadow.seen"
@@ -39,13 +40,14 @@ def steps(
     copied = list(_copy(changes))
     after = [
         *_fill(changes),
-        *(_detach(snapshot, key) for key in keys),
+        *(_detach(key) for key in keys),
         *_remove_view(snapshot, changes),
         *_release(objects, options),
         *(step for move in changes.moves for step in _move(snapshot, move, layout)),
         *_ids_from_elsewhere(snapshot, changes),
         *_shrink(snapshot, changes, {removal.identity for removal in aside.released(objects, options)}),
         *_retype(objects, changes, options),
+        *_complete(changes),
         *_require(changes),
         *_rename(changes),
         *_compatible(snapshot, changes, options),
@@ -201,13 +203,13 @@ def _detached(snapshot: Snapshot, layout: Layout, options: Options) -> list[Fore
     ]
 
 
-def _detach(snapshot: Snapshot, key: ForeignKey) -> Step:
+def _detach(key: ForeignKey) -> Step:
     return Step(
         f"{key.name} on {quoted(*key.table)} is detached",
         (f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}",),
         "ACCESS EXCLUSIVE",
         (quoted(*key.table), quoted(*key.target)),
-        undo=(*_catch_up(snapshot, key), *restore.foreign_key(key)),
+        undo=tuple(restore.foreign_key(key)),
         undone="the constraint is added again",
     )
 
@@ -223,7 +225,9 @@ def _catch_up(snapshot: Snapshot, key: ForeignKey) -> Iterator[str]:
     if key.on_delete == "c":
         yield f"DELETE FROM {snapshot.rows_of(key)} r WHERE {lost}"
     elif key.on_delete == "n":
-        emptied = ", ".join(f"{quoted(column)} = NULL" for column in key.columns)
+        named = re.search(r"ON DELETE SET NULL \(([^)]*)\)", key.definition)
+        columns = [name.strip() for name in named[1].split(",")] if named else [quoted(each) for each in key.columns]
+        emptied = ", ".join(f"{column} = NULL" for column in columns)
         yield f"UPDATE {snapshot.rows_of(key)} r SET {emptied} WHERE {lost}"
 
 
@@ -516,6 +520,20 @@ def _retype_table(table: Table, retypes: Sequence[Retype]) -> Step:
         bytes=table.size if rewrites else None,
         seconds=estimate.rewriting(table) if rewrites else None,
     )
+
+
+def _complete(changes: Changes) -> Iterator[Step]:
+    """Add again what adopt added, should it be gone: tools of the old app drop what they do not know."""
+    missing = [name for name in (*ADDED_COLUMNS, "image") if name not in changes.fields]
+    if missing:
+        users = changes.users.sql
+        added = ", ".join(f"ADD COLUMN IF NOT EXISTS {name} {TARGET_COLUMNS[name][0]}" for name in missing)
+        yield Step(
+            f"users has {', '.join(missing)}, if something dropped what adopt added",
+            (f"ALTER TABLE {users} {added}",),
+            "ACCESS EXCLUSIVE",
+            (users,),
+        )
 
 
 def _require(changes: Changes) -> Iterator[Step]:

@@ -32,6 +32,14 @@ def is_shape(reason: str) -> bool:
     return reason.startswith(_BY_SHAPE)
 
 
+_NAMES_ONLY = "its columns "
+
+
+def is_proven(reason: str) -> bool:
+    """Whether a shape rests on what is in the rows, and not on names alone."""
+    return is_shape(reason) and _NAMES_ONLY not in reason
+
+
 def is_text(column: Column) -> bool:
     return re.match(r"text\b|character|(\w+\.)?citext\b", column.type) is not None or column.base_type in _TEXT_TYPES
 
@@ -113,10 +121,10 @@ def of_role(role: str, snapshot: Snapshot, table: Table, users: Table, look: Loo
     if owner:
         fields["user_id"] = owner[0]
     hinted = [part for part in _HINTS[role] if part in fields]
-    if not proofs and len(hinted) < _NEEDED_HINTS[role]:
+    if not proofs and (len(hinted) < _NEEDED_HINTS[role] or len(table.columns) > _MOST_COLUMNS[role]):
         return None
     because = [f"it belongs to {users.sql}"] if owner else []
-    because += proofs or [f"its columns {', '.join(quoted(fields[part]) for part in hinted)}"]
+    because += proofs or [f"{_NAMES_ONLY}{', '.join(quoted(fields[part]) for part in hinted)}"]
     return _BY_SHAPE + "; ".join(because), fields
 
 
@@ -176,6 +184,8 @@ _HINTS: Mapping[str, Mapping[str, tuple[Content | None, str]]] = {
 """Of each role the parts by which it is known: what their values are, or what their names speak of."""
 
 _NEEDED_HINTS = {"accounts": 4, "sessions": 3, "two_factors": 2, "jwks": 2, "verifications": 3, "rate_limits": 2}
+_MOST_COLUMNS = {"accounts": 16, "sessions": 14, "two_factors": 8, "jwks": 8, "verifications": 8, "rate_limits": 6}
+"""Columns that Better Auth's own table of a role has at most, plugins' included."""
 _CONTENT_WORDS: Mapping[Content | None, str] = {
     "provider": "names of providers",
     "password": "password hashes",

@@ -77,6 +77,17 @@ SIGNATURES: Mapping[str, Signature] = {
 """By role. What goes is moved by retire and dropped by drop; what stays is named because the app hangs on it."""
 
 GOING_ROLES = tuple(role for role, signature in SIGNATURES.items() if signature.fate == "goes")
+OAUTH_ROLES = frozenset(
+    {
+        "oauth_access_tokens",
+        "oauth_refresh_tokens",
+        "oauth_consents",
+        "oauth_client_resources",
+        "oauth_resources",
+        "oauth_client_assertions",
+    }
+)
+"""Roles that only stand beside clients of Better Auth's own."""
 OWNED_ROLES = frozenset({"sessions", "accounts", "two_factors", "passkeys"})
 """Roles whose rows belong to a user: where the database has foreign keys at all, theirs lead to the users table."""
 

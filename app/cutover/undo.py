@@ -128,26 +128,37 @@ def _missing_values(
 
 
 def _orphans_to_be(connection: Connection, users: Table, before: Mapping[str, Any]) -> Iterator[Finding]:
-    """Retired rows of users who were deleted since, where the foreign key says neither CASCADE nor SET NULL."""
+    """Rows that a foreign key which comes back forbids: retired ones of users deleted since, new ones of the app's."""
     renames = before["renames"]
+    moved = before["moved"]
     for key in before["foreign_keys"]:
-        moved = before["moved"].get(key["table"])
-        if moved is None or key["target"] != before["users"] or not key["validated"] or key["on_delete"] in ("c", "n"):
+        if not key["validated"]:
+            continue
+        if key["table"] in moved and key["target"] == before["users"]:
+            if key["on_delete"] in ("c", "n"):
+                continue  # what the key would have done is done for it
+            where, target = moved[key["table"]], users.sql
+        elif key["table"] not in moved and key["target"] in moved:
+            where, target = key["table"], moved[key["target"]]
+        else:
             continue
         pairs = zip(key["columns"], key["target_columns"], strict=True)
         same = " AND ".join(
-            f"u.{quoted(renames.get(target, target))}::text = r.{quoted(column)}::text" for column, target in pairs
+            f"u.{quoted(renames.get(own, own) if target == users.sql else own)}::text = r.{quoted(column)}::text"
+            for column, own in pairs
         )
         given = " AND ".join(f"r.{quoted(column)} IS NOT NULL" for column in key["columns"])
-        lost = f"{given} AND NOT EXISTS (SELECT FROM {users.sql} u WHERE {same})"
-        if count := _count(connection, f"SELECT count(*) FROM {moved} r WHERE {lost}"):
+        lost = f"{given} AND NOT EXISTS (SELECT FROM {target} u WHERE {same})"
+        if count := _count(connection, f"SELECT count(*) FROM {where} r WHERE {lost}"):
+            emptied = ", ".join(f"{quoted(column)} = NULL" for column in key["columns"])
             yield Finding(
                 "undo-finds-orphans",
                 "refuse",
-                moved,
-                f"{count:,} rows of {moved} refer to users who were deleted since, and {key['name']}, which comes "
-                "back, forbids that.",
-                f"DELETE FROM {moved} r WHERE {lost};",
+                where,
+                f"{count:,} rows of {where} refer to what is not in {key['target']} any more, or never was, and "
+                f"{key['name']}, which comes back, forbids that.",
+                f"UPDATE {where} r SET {emptied} WHERE {lost};\n-- or, if they are not needed:\n"
+                f"DELETE FROM {where} r WHERE {lost};",
             )
 
 

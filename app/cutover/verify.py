@@ -13,8 +13,10 @@ from typing import Any, Literal
 from sqlalchemy import Connection
 
 from app.cutover import catalog, census, journal
-from app.cutover.catalog import JOURNAL, Snapshot, quoted
+from app.cutover.catalog import JOURNAL, Snapshot, Table, quoted
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA
+from app.cutover.shapes import is_wide_key
+from app.cutover.signatures import TARGET_COLUMNS
 
 Verdict = Literal["ok", "changed", "broken"]
 
@@ -172,13 +174,22 @@ def _orphans(connection: Connection, snapshot: Snapshot, users: str | None) -> I
     for key in snapshot.foreign_keys:
         table = snapshot.table(*key.table)
         plain = key.validated and key.enforced and not key.inherited
-        if quoted(*key.target) == users and plain and table is not None and table.readable:
+        if quoted(*key.target) == users and plain and table is not None and snapshot.sees(table):
             total += census.orphans(connection, snapshot, key)
             checked += 1
     if checked:
         yield Comparison(
             f"rows that violate one of {checked} foreign keys to users", "0", f"{total:,}", "broken" if total else "ok"
         )
+
+
+def _target(users: Table | None) -> Iterator[Comparison]:
+    """Compare users with what the server needs."""
+    for name, (type_, _) in TARGET_COLUMNS.items() if users else ():
+        column = users.column(name) if users else None
+        now = column.type if column else "missing"
+        fits = column is not None and (is_wide_key(column) if name == "id" else now == type_)
+        yield Comparison(f"column users.{name}", type_ if not fits else now, now, "ok" if fits else "broken")
 
 
 def _gone(snapshot: Snapshot, before: dict[str, Any], names: _Names, last: str) -> Iterator[Comparison]:
@@ -191,6 +202,7 @@ def _gone(snapshot: Snapshot, before: dict[str, Any], names: _Names, last: str) 
     for name in [*before["going_columns"], *before["renames"]]:
         there = users is not None and users.column(name) is not None
         yield Comparison(f"column users.{name}", "there", "there" if there else "gone", "broken" if there else "ok")
+    yield from _target(users)
     if before["moved"] or before["going_columns"]:
         there = RETIRED_SCHEMA in snapshot.schemas
         right: Verdict = "ok" if there == (last == "retire") else "broken"
