@@ -10,9 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from app.cutover import release, restore
-from app.cutover.catalog import Snapshot, Table, quoted
+from app.cutover.catalog import Dependent, Snapshot, Table, quoted
 from app.cutover.changes import Changes
 from app.cutover.findings import Options
+from app.cutover.layout import is_beside
 from app.cutover.release import Removal
 
 
@@ -28,9 +29,24 @@ class Part:
 
 
 def released(snapshot: Snapshot, options: Options) -> tuple[Removal, ...]:
-    """Return how what --release names goes, and comes back with undo."""
+    """Return how what --release names goes, and comes back with undo; but for what is on the view of adopt."""
+    gone = {removal.identity for removal in released_on_view(snapshot, options)}
     named = [found for name in sorted(options.release) for found in release.named(snapshot, name)]
-    return release.removals(snapshot, named)
+    return tuple(each for each in release.removals(snapshot, named) if each.identity not in gone)
+
+
+def released_on_view(snapshot: Snapshot, options: Options) -> tuple[Removal, ...]:
+    """Return how what --release names, and what depends on the view of adopt, goes: before the view does."""
+    named = [found for name in sorted(options.release) for found in release.named(snapshot, name)]
+    tables = {table.key for table in snapshot.tables if table.kind in ("r", "p", "v", "m", "f")}
+    views = {table.key for table in snapshot.tables if is_beside(table)}
+    # where the view has been taken out of the snapshot, what depends on it depends on nothing that is there
+    return release.removals(snapshot, [each for each in named if each.table in views or _hangs(snapshot, each, tables)])
+
+
+def _hangs(snapshot: Snapshot, found: Dependent, tables: set[tuple[str, str]]) -> bool:
+    functions = {(function.schema, function.identity) for function in snapshot.functions}
+    return found.table not in tables and found.table not in functions
 
 
 def objects(snapshot: Snapshot, changes: Changes, options: Options) -> tuple[Removal, ...]:

@@ -105,9 +105,9 @@ _PRIVILEGES = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}
 def removal(changes: Changes) -> Iterator[str]:
     """Return the SQL that drops the view."""
     schema = schema_of(changes)
-    yield f"DROP VIEW {quoted(schema, USERS)}"
+    yield f"DROP VIEW IF EXISTS {quoted(schema, USERS)}"
     if schema != changes.schema:
-        yield f"DROP SCHEMA {quoted(schema)}"
+        yield f"DROP SCHEMA IF EXISTS {quoted(schema)}"
 
 
 def compatible(snapshot: Snapshot, changes: Changes) -> Iterator[str]:

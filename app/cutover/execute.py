@@ -407,7 +407,7 @@ _FINAL = Finding(
     "refuse",
     REVISIONS["drop"],
     f"{REVISIONS['drop']} dropped the tables of {RETIRED_SCHEMA}; they cannot be made again from nothing.",
-    'Restore them from the backup that was taken before:  pg_restore -d "$DATABASE_URL" before-cutover.dump',
+    'pg_restore -d "$DATABASE_URL" -t THE_TABLE before-cutover.dump\n-- brings back each of them from the backup',
 )
 _UNSEEN = Finding(
     "identities-not-exported",

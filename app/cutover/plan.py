@@ -72,7 +72,7 @@ def _add_columns(found: Changes) -> Iterator[Step]:
     missing = [name for name in TARGET_COLUMNS if name not in found.fields]
     if missing:
         added = ", ".join(f"ADD COLUMN {name} {' '.join(TARGET_COLUMNS[name]).rstrip()}" for name in missing)
-        dropped = ", ".join(f"DROP COLUMN {name}" for name in reversed(missing))
+        dropped = ", ".join(f"DROP COLUMN IF EXISTS {name}" for name in reversed(missing))
         yield Step(
             f"{users.name} gains {', '.join(missing)}",
             (f"ALTER TABLE {users.sql} {added}",),

@@ -40,9 +40,10 @@ def steps(
     copied = list(_copy(changes))
     after = [
         *_fill(changes),
-        *(_detach(key) for key in keys),
+        *(_detach(snapshot, key) for key in keys),
+        *_release(aside.released_on_view(snapshot, options)),
         *_remove_view(snapshot, changes),
-        *_release(objects, options),
+        *_release(aside.released(objects, options)),
         *(step for move in changes.moves for step in _move(snapshot, move, layout)),
         *_ids_from_elsewhere(snapshot, changes),
         *_shrink(snapshot, changes, {removal.identity for removal in aside.released(objects, options)}),
@@ -203,13 +204,14 @@ def _detached(snapshot: Snapshot, layout: Layout, options: Options) -> list[Fore
     ]
 
 
-def _detach(key: ForeignKey) -> Step:
+def _detach(snapshot: Snapshot, key: ForeignKey) -> Step:
     return Step(
         f"{key.name} on {quoted(*key.table)} is detached",
         (f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}",),
         "ACCESS EXCLUSIVE",
         (quoted(*key.table), quoted(*key.target)),
-        undo=tuple(restore.foreign_key(key)),
+        # rows of what never was there are named before (undo.py); these followed a user who was deleted since
+        undo=(*_catch_up(snapshot, key), *restore.foreign_key(key)),
         undone="the constraint is added again",
     )
 
@@ -241,8 +243,8 @@ def _remove_view(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
         )
 
 
-def _release(snapshot: Snapshot, options: Options) -> Iterator[Step]:
-    for removal in aside.released(snapshot, options):
+def _release(removals: Iterable[release.Removal]) -> Iterator[Step]:
+    for removal in removals:
         yield Step(
             f"the {removal.kind} {removal.identity} is released",
             removal.drop,

@@ -177,8 +177,9 @@ def _adopt_losses(
     if f"DROP TABLE {where}" in dropped and (rows := _count(connection, f"SELECT count(*) FROM {where}")):
         losses.append(f"{rows:,} users, whose table was made by adopt")
     for name in ADDED_COLUMNS:
-        if f"DROP COLUMN {name}" in dropped and name != "identity_updated_at":
-            rows = _count(connection, f"SELECT count(*) FROM {where} WHERE {name} IS NOT NULL")
+        if f"DROP COLUMN IF EXISTS {name}" in dropped and name != "identity_updated_at":
+            there = any(table.sql == where and table.column(name) for table in snapshot.tables)
+            rows = _count(connection, f"SELECT count(*) FROM {where} WHERE {name} IS NOT NULL") if there else 0
             if rows:
                 losses.append(f"{rows:,} values of users.{name}")
     if losses:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from app.cutover.catalog import Constraint, Dependent, Function, Index, quoted
 from app.cutover.findings import Finding, Situation
 from app.cutover.flags import flag
+from app.cutover.layout import is_beside
 from app.cutover.release import held, named, removals
 
 
@@ -15,13 +16,15 @@ def dependents(at: Situation) -> Iterator[Finding]:
     """Views, functions, policies and whatever else reads a table or column that goes."""
     users = at.layout.users
     grouped: dict[tuple[str, str], list[Dependent]] = {}
+    # the view that adopt made goes too, with whatever was built on it since
+    views = {table.key for table in at.snapshot.tables if is_beside(table)}
     for found in at.objects.dependents:
         of_table = found.table in at.going
         of_users = users is not None and found.table == users.key and bool(at.going_columns)
         of_column = of_users and found.column in at.going_columns
         # a child table, or a column of the row type of users, would lose columns along with it
         of_shape = of_users and found.column is None and found.kind in ("table", "table column")
-        if (of_table or of_column or of_shape) and not _goes_along(found, at):
+        if (of_table or of_column or of_shape or found.table in views) and not _goes_along(found, at):
             grouped.setdefault((found.kind, found.identity), []).append(found)
     released = {(found.kind, found.identity) for found in _released(at)}
     for (kind, identity), reasons in grouped.items():
@@ -128,6 +131,24 @@ def sequences_of_going_columns(at: Situation) -> Iterator[Finding]:
                 f"users.{column.name}, which goes, is an identity column; its sequence would go with it for good.",
                 f"ALTER TABLE {users.sql} ALTER COLUMN {quoted(column.name)} DROP IDENTITY;",
             )
+
+
+def names_collide(at: Situation) -> Iterator[Finding]:
+    """Indexes of one name in two schemas: the schema that both tables move to has room for one."""
+    seen: dict[str, str] = {}
+    for move in at.changes.moves if at.changes else ():
+        owned = [each.name for each in move.table.constraints if each.kind in "pux"]
+        for name in (*owned, *(each.name for each in move.table.indexes)):
+            if name in seen:
+                yield Finding(
+                    "index-name-taken",
+                    "refuse",
+                    f"{move.table.sql} {quoted(name)}",
+                    f"{move.table.sql} and {seen[name]} both have an index {quoted(name)}, and move to one schema.",
+                    f"ALTER INDEX {quoted(move.table.schema, name)} "
+                    f"RENAME TO {quoted(f'{move.table.schema}_{name}'[:63])};",
+                )
+            seen.setdefault(name, move.table.sql)
 
 
 def replica_identity(at: Situation) -> Iterator[Finding]:

@@ -8,6 +8,7 @@ from app.cutover import estimate
 from app.cutover.catalog import Column, Table, quoted
 from app.cutover.findings import Finding, Situation
 from app.cutover.flags import flag
+from app.cutover.layout import is_beside
 from app.cutover.release import named, removals
 from app.cutover.signatures import USERS, normalised
 
@@ -37,6 +38,21 @@ def beside_the_old_app(at: Situation) -> Iterator[Finding]:
                 "old app can insert users.",
                 f"ALTER TABLE {changes.users.sql} ALTER COLUMN {quoted(name)} SET DEFAULT ...;",
             )
+
+
+def view_is_there(at: Situation) -> Iterator[Finding]:
+    """The view that adopt made, should something have dropped it since."""
+    changes = at.changes
+    if changes is None or not changes.beside or at.actions[:1] != ("retire",):
+        return
+    if not any(is_beside(table) for table in at.snapshot.tables):
+        yield Finding(
+            "view-missing",
+            "refuse",
+            changes.users.sql,
+            f"The view users that 0001_adopt made over {changes.users.sql} is gone.",
+            "shadow undo\n-- takes back what is left of adopt; then begin again",
+        )
 
 
 def ids_are_rewritten(at: Situation) -> Iterator[Finding]:
