@@ -1,0 +1,200 @@
+"""Tables and objects of the app's own: what looks like Better Auth's is asked about, what would break is named."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from tests.cutover.commands import ACCEPTED, Outcome, migrate, plan, shadow
+from tests.cutover.witness import Witness
+from tests.postgres import Server
+
+pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
+
+
+@pytest.fixture
+def load(
+    server: Server, make_role: Callable[[], str], make_database: Callable[[str | None], str]
+) -> Callable[[str], Witness]:
+    """Load a fixture by its name."""
+    return lambda name: Witness(server, make_database(name))
+
+
+def refused(outcome: Outcome) -> dict[str, str]:
+    """Return the codes and subjects of a plan's refusals."""
+    return {found["code"]: found["subject"] for found in outcome.json["findings"] if found["level"] == "refuse"}
+
+
+class TestTablesThatLookAlike:
+    def test_without_better_auths_own_an_apps_tables_are_left_alone(self, load: Callable[[str], Witness]) -> None:
+        database = load("ba_14")
+        database.run(
+            'DROP TABLE jwks, "twoFactor";'
+            "CREATE TABLE ssh_hosts (id serial PRIMARY KEY, public_pem text, private_pem text, created_at timestamptz);"
+            'CREATE TABLE webhooks (id serial PRIMARY KEY, user_id text NOT NULL REFERENCES "user"(id),'
+            " signing_secret text NOT NULL, verification_code text, url text, created_at timestamptz);"
+            'CREATE TABLE oauth_access_tokens (id text PRIMARY KEY, user_id text REFERENCES "user"(id),'
+            " client_id bigint, scopes text, revoked boolean, expires_at timestamptz)"
+        )
+        assert migrate(database.url, "drop", "--accept", ACCEPTED).code == 0
+        assert {"public.ssh_hosts", "public.webhooks", "public.oauth_access_tokens"} <= database.tables()
+
+    def test_one_whose_rows_speak_for_it_is_asked_about(self, load: Callable[[str], Witness]) -> None:
+        database = load("ba_14")
+        database.run(
+            "DROP TABLE session;"
+            'CREATE TABLE devices (id serial PRIMARY KEY, owner text REFERENCES "user"(id),'
+            " push_token text NOT NULL UNIQUE, browser text, seen timestamptz, valid_until timestamptz);"
+            "INSERT INTO devices (owner, push_token, browser) SELECT id, id, 'Mozilla/5.0 (X11)' FROM \"user\""
+        )
+        asked = plan(database.url, "drop")
+        assert refused(asked) == {"role-by-shape": "sessions"}
+        (found,) = asked.findings("role-by-shape")
+        assert "public.devices" in found["message"]
+        assert found["remedy"].splitlines() == ["--map sessions=public.devices", "--map sessions=none"]
+        done = migrate(database.url, "drop", "--accept", ACCEPTED, "--map", "sessions=none")
+        assert done.code == 0, done.text
+        assert "public.devices" in database.tables()
+
+    def test_a_renamed_layout_is_known_by_what_is_in_it(self, load: Callable[[str], Witness]) -> None:
+        document = shadow(load("renamed_schema").url, "inspect", "--format", "json").json
+        assert {role["role"]: role["table"] for role in document["roles"]} == {
+            "users": "identity.people",
+            "sessions": "identity.logins",
+            "accounts": "identity.credentials",
+            "verifications": "identity.proofs",
+            "jwks": "identity.signing_keys",
+            "two_factors": "identity.second_factors",
+            "rate_limits": "identity.throttle",
+        }
+        assert {name: column["column"] for name, column in document["columns"].items()} == {
+            "id": "id",
+            "name": "full_name",
+            "email": "email_address",
+            "email_verified": "email_confirmed",
+            "image": "avatar",
+            "created_at": "joined_on",
+            "updated_at": "changed_on",
+        }
+        assert all(role["reason"] for role in document["roles"])
+        assert all(column["reason"] for column in document["columns"].values())
+
+
+class TestDecisionsThatHoldOn:
+    def test_what_was_mapped_for_adopt_is_known_to_retire(self, load: Callable[[str], Witness]) -> None:
+        database = load("kysely_singular")
+        database.run(
+            'ALTER TABLE "user" RENAME COLUMN name TO title; ALTER TABLE "user" ADD nick text NOT NULL DEFAULT \'\''
+        )
+        assert migrate(database.url, "adopt", "--map", "users.name=title").code == 0
+        done = migrate(database.url, "retire")
+        assert done.code == 0, done.text
+        assert {"name", "nick"} <= database.columns().keys()
+
+    def test_retire_takes_no_other_than_adopt_took(self, load: Callable[[str], Witness]) -> None:
+        database = load("kysely_singular")
+        database.run('ALTER TABLE "user" RENAME COLUMN image TO portrait; ALTER TABLE "user" ADD photo text')
+        assert migrate(database.url, "adopt", "--map", "users.image=portrait").code == 0
+        before = database.dump()
+        other = migrate(database.url, "retire", "--map", "users.image=photo")
+        assert (other.code, "not-what-was-adopted" in other.text) == (2, True), other.text
+        assert database.dump() == before
+
+
+class TestIdsThatBecomeText:
+    DOCUMENTS = """
+        CREATE TABLE doc (id int PRIMARY KEY, owner uuid REFERENCES "user"(id), tenant uuid,
+            reviewer uuid REFERENCES "user"(id),
+            CONSTRAINT others CHECK (owner IS DISTINCT FROM reviewer));
+        INSERT INTO doc SELECT row_number() OVER (), id FROM "user";
+        ALTER TABLE doc ENABLE ROW LEVEL SECURITY"""
+
+    def test_what_still_reads_them_steps_aside_and_is_back(self, load: Callable[[str], Witness]) -> None:
+        database = load("uuid_kysely")
+        database.run(
+            f"{self.DOCUMENTS}; CREATE POLICY own ON doc USING (owner::text = current_setting('app.user', true));"
+            "CREATE VIEW mine AS SELECT id, owner FROM doc; CREATE VIEW many AS SELECT count(*) FROM mine"
+        )
+        done = migrate(database.url, "retire")
+        assert done.code == 0, done.text
+        assert database.value("SELECT count FROM many") == database.value("SELECT count(*) FROM users")
+        assert database.value("SELECT count(*) FROM pg_policies WHERE policyname = 'own'") == 1
+
+    @pytest.mark.parametrize(
+        ("sql", "subject"),
+        [
+            ("CREATE POLICY own ON doc USING (owner = current_setting('app.user')::uuid)", "own on public.doc"),
+            ('CREATE VIEW v AS SELECT d.id FROM doc d JOIN "user" u ON u.id = d.tenant', "public.v"),
+            ("ALTER TABLE doc ADD CONSTRAINT nobody CHECK (owner <> '" + "0" * 32 + "'::uuid)", "nobody of public.doc"),
+            ("CREATE INDEX few ON doc (id) WHERE owner = '" + "1" * 32 + "'::uuid", "few of public.doc"),
+        ],
+        ids=["policy", "view", "check", "index"],
+    )
+    def test_what_compares_them_with_a_uuid_is_named_beforehand(
+        self, load: Callable[[str], Witness], sql: str, subject: str
+    ) -> None:
+        database = load("uuid_kysely")
+        database.run(f"{self.DOCUMENTS}; {sql}")
+        before = database.dump()
+        planned = plan(database.url, "retire")
+        (found,) = planned.findings("does-not-follow")
+        assert (planned.code, found["level"], found["subject"]) == (2, "refuse", subject)
+        assert "operator does not exist" in found["message"]
+        assert migrate(database.url, "retire").code == 2
+        assert database.dump() == before
+
+    def test_a_sequence_stands_before_the_ids_that_came_meanwhile(self, load: Callable[[str], Witness]) -> None:
+        database = load("number_ids")
+        assert migrate(database.url, "retire").code == 0
+        last = database.value("SELECT max(id::int) FROM users")
+        database.run(f"INSERT INTO users (id, name, email) VALUES ('{last + 7}', 'N', 'new@example.com')")
+        assert shadow(database.url, "undo", "--yes").code == 0
+        database.run("INSERT INTO \"user\" (name, email, \"emailVerified\") VALUES ('M', 'm@example.com', false)")
+        assert database.value('SELECT max(id) FROM "user"') == last + 8
+
+
+class TestWhoMaySee:
+    def test_no_view_shows_what_a_policy_hides(
+        self, load: Callable[[str], Witness], make_role: Callable[[], str]
+    ) -> None:
+        database, reader = load("kysely_singular"), make_role()
+        database.run(
+            f'ALTER TABLE "user" ENABLE ROW LEVEL SECURITY; GRANT SELECT ON "user" TO {reader};'
+            f"CREATE POLICY own ON \"user\" TO {reader} USING (id = current_setting('app.user', true))"
+        )
+        counted = f"SET ROLE {reader}; SELECT count(*) FROM "
+        assert migrate(database.url, "adopt").code == 0
+        assert database.run(f"{counted} users").strip() == "0"
+        assert migrate(database.url, "retire", "--compat-view").code == 0
+        assert database.run(f"{counted} users").strip() == "0"
+        assert database.run(f'{counted} "user"').strip() == "0"
+
+    def test_the_views_belong_to_the_tables_owner(
+        self, load: Callable[[str], Witness], make_role: Callable[[], str]
+    ) -> None:
+        database, owner = load("kysely_singular"), make_role()
+        database.run(f'ALTER TABLE "user" OWNER TO {owner}; GRANT ALL ON SCHEMA public TO {owner}')
+        assert migrate(database.url, "adopt").code == 0
+        assert database.run(f"SET ROLE {owner}; SELECT count(*) FROM users").strip() == "32"
+
+
+class TestUndoLosesNothing:
+    def test_rows_that_the_app_wrote_to_a_detached_column_are_named(self, database: Witness) -> None:
+        database.run("CREATE TABLE push (id int, session_id varchar(255) REFERENCES sessions ON DELETE CASCADE)")
+        assert migrate(database.url, "retire", "--detach", "push.session_id").code == 0
+        database.run("INSERT INTO push VALUES (1, 'a session of the provider')")
+        before = database.dump()
+        stopped = shadow(database.url, "undo", "--yes")
+        assert (stopped.code, "undo-finds-orphans" in stopped.text, "public.push" in stopped.text) == (2, True, True)
+        assert database.dump() == before
+
+    def test_what_was_built_on_the_view_of_adopt_comes_back_with_it(self, load: Callable[[str], Witness]) -> None:
+        database = load("kysely_singular")
+        assert migrate(database.url, "adopt").code == 0
+        database.run("CREATE VIEW ids AS SELECT id FROM users; CREATE VIEW how_many AS SELECT count(*) FROM ids")
+        before = database.dump("-s", "-T", "*.shadow_*")
+        assert refused(plan(database.url, "retire")) == {"dependent-view": "public.ids"}
+        assert migrate(database.url, "retire", "--release", "public.ids").code == 0
+        assert shadow(database.url, "undo", "--yes").code == 0
+        assert sorted(database.dump("-s", "-T", "*.shadow_*").split()) == sorted(before.split())
