@@ -122,12 +122,23 @@ def sqlstate(error: DBAPIError) -> str | None:
     return getattr(error.orig, "sqlstate", None)
 
 
+_REMEDIES = {
+    "53100": "Make room on the disk of the server that it names, then run it again.",
+    "53200": "The server needs more memory; then run it again.",
+    "53300": "The cutover needs two connections at once: end others, or raise the limit, then run it again.",
+    "57014": "Somebody cancelled it, or it took longer than its statement_timeout; run it again.",
+}
+"""What to do about what the server cannot give, by SQLSTATE."""
+
+
 def said(error: DBAPIError) -> str:
-    """Return what the server said, in one sentence, without the statement and its values."""
+    """Return what the server said, in one sentence, without the statement and its values, and what to do."""
     reason = str(error.orig.__cause__ or error.orig).splitlines() if error.orig else []
+    state = sqlstate(error) or "none"
+    remedy = _REMEDIES.get(state, "Run shadow plan to see where the database stands.")
     return (
-        f"The database answered: {reason[0] if reason else 'nothing'} (SQLSTATE {sqlstate(error) or 'none'}). "
-        "The revision was rolled back; run shadow plan to see where the database stands."
+        f"The database answered: {reason[0] if reason else 'nothing'} (SQLSTATE {state}). "
+        f"What was running is rolled back. {remedy}"
     )
 
 

@@ -18,7 +18,7 @@ from app.cutover.changes import RATE_LIMIT_ROWS, Changes
 from app.cutover.findings import Action, Options
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, Layout
 from app.cutover.signatures import TARGET_COLUMNS, USERS
-from app.cutover.steps import Record, Step, settling, undo_of
+from app.cutover.steps import SHORT_LOCK_TIMEOUT_MS, Record, Step, settling, shutting_out, undo_of
 
 _FINAL = "cannot be undone: restore it from the backup"
 
@@ -45,13 +45,19 @@ def _adopt(
     snapshot: Snapshot, layout: Layout, found: Changes | None, options: Options, operator: str
 ) -> tuple[Step, ...]:
     steps = [journal.creation(layout.schema)]
+    first: tuple[str, ...] = ()
     if found is None:
         steps.append(_create_users(layout.schema))
     else:
-        steps += _add_columns(found)
+        if added := list(_add_columns(found)):
+            readers = "readers wait from here to the end of the transaction"
+            steps += (Step(readers, shutting_out((found.users.sql,)), "ACCESS EXCLUSIVE", (found.users.sql,)), *added)
+            first = shutting_out((found.users.sql,))
         if found.beside:
             steps.append(_create_view(snapshot, found))
-    record = Record("adopt", operator, options, snapshot.fingerprint, undo_of(steps))
+            # the view may be gone by then, so that it cannot be named here; it is dropped before the table is touched
+            first = (f"SET LOCAL lock_timeout = {SHORT_LOCK_TIMEOUT_MS}",)
+    record = Record("adopt", operator, options, snapshot.fingerprint, (*first, *undo_of(steps)))
     # the server may be new, and so may be the table: there is nothing to count before it exists
     return (*steps, journal.recording(layout, record, journal.facts(snapshot, layout, found, options)))
 

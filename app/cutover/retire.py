@@ -20,7 +20,7 @@ from app.cutover.findings import Options, detached
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, Layout, retired_comment, without_beside
 from app.cutover.objects import Sequence as DatabaseSequence
 from app.cutover.signatures import ADDED_COLUMNS, TARGET_COLUMNS, USERS
-from app.cutover.steps import LOCK_TIMEOUT_MS, SHORT_LOCK_TIMEOUT_MS, Record, Step, settling, undo_of
+from app.cutover.steps import Record, Step, settling, shutting_out, undo_of
 
 _SEEN = "shadow.seen"
 """Run-time parameter with the snapshot that was taken before values were copied."""
@@ -59,8 +59,8 @@ def steps(
     changed = [step for step in after if step.lock != "SHARE"]
     compatible = [changes.users.sql] if options.compat_view and changes.moves_users else []
     there = [*compatible, quoted(layout.schema, USERS), *(quoted(RETIRED_SCHEMA, move.name) for move in changes.moves)]
-    first = f"LOCK TABLE {', '.join(there)} IN ACCESS EXCLUSIVE MODE"
-    record = Record("retire", operator, options, snapshot.fingerprint, (first, *undo_of((*copied, *filled, *changed))))
+    undo = (*shutting_out(there), *undo_of((*copied, *filled, *changed)))
+    record = Record("retire", operator, options, snapshot.fingerprint, undo)
     writers_wait = Step(
         "writers wait from here",
         (f"LOCK TABLE {', '.join((*_view(changes), changes.users.sql))} IN SHARE MODE",),
@@ -75,11 +75,7 @@ def steps(
         *((writers_wait, *catching_up) if catching_up else ()),
         Step(
             "readers wait too, from here to the end of the transaction",
-            (
-                f"SET LOCAL lock_timeout = {SHORT_LOCK_TIMEOUT_MS}",
-                f"LOCK TABLE {', '.join(locked)} IN ACCESS EXCLUSIVE MODE",
-                f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}",
-            ),
+            shutting_out((*_views(objects, changes, options), *locked)),
             "ACCESS EXCLUSIVE",
             locked,
         ),
@@ -90,6 +86,12 @@ def steps(
 def _view(changes: Changes) -> tuple[str, ...]:
     """Return the view that stands beside the old app's table, if one does."""
     return (quoted(beside.schema_of(changes), USERS),) if changes.beside else ()
+
+
+def _views(snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[str]:
+    """Return the app's views that are dropped, for good or to be made again."""
+    removals = (*aside.released(snapshot, options), *reversed(aside.objects(snapshot, changes, options)))
+    yield from (removal.identity for removal in removals if removal.kind == "view")
 
 
 def _locked(snapshot: Snapshot, changes: Changes, keys: Iterable[ForeignKey]) -> tuple[str, ...]:

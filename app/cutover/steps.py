@@ -91,6 +91,19 @@ def settling(tables: Iterable[str]) -> Step:
     )
 
 
+def shutting_out(relations: Iterable[str]) -> tuple[str, ...]:
+    """Return the SQL that locks tables and views against readers, who never queue for long while it waits.
+
+    A view comes before what it selects from: whoever reads through it takes its locks in that order, and the other
+    way round each would have what the other waits for.
+    """
+    return (
+        f"SET LOCAL lock_timeout = {SHORT_LOCK_TIMEOUT_MS}",
+        f"LOCK TABLE {', '.join(dict.fromkeys(relations))} IN ACCESS EXCLUSIVE MODE",
+        f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}",
+    )
+
+
 def undo_of(steps: Iterable[Step]) -> tuple[str, ...]:
     """Return what undoes steps, the last first."""
     return tuple(statement for step in reversed(tuple(steps)) for statement in step.undo)
