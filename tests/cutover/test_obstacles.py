@@ -115,7 +115,9 @@ class TestRemedies:
         flags = [word for each in refused for line in each["remedy"].splitlines() for word in released(line)]
         done = migrate(database.url, "retire", *flags)
         assert done.code == 0, done.text
-        assert database.ask("SELECT viewname FROM pg_views WHERE schemaname = 'public' AND viewname IN ('a', 'b')") == []
+        assert (
+            database.ask("SELECT viewname FROM pg_views WHERE schemaname = 'public' AND viewname IN ('a', 'b')") == []
+        )
         assert shadow(database.url, "undo", "--yes").code == 0
         assert database.portrait() == before
 

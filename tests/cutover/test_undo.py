@@ -7,7 +7,9 @@ from collections.abc import Callable
 import pytest
 
 from tests.cutover.commands import ACCEPTED, alembic, migrate, shadow
-from tests.cutover.witness import Witness
+from tests.cutover.layouts import TELLING, Layout, each, on_other_servers, on_the_newest_server
+from tests.cutover.witness import Witness, apart_from_names_of_partitions
+from tests.postgres import Server
 
 ADORNMENTS = """
 COMMENT ON COLUMN users.status IS 'as the old app''s \\ "admin" sees it';
@@ -62,8 +64,8 @@ CREATE POLICY own ON users USING (id = current_setting('app.user', true));
 """
 
 
-def undo(url: str, *arguments: str) -> None:
-    done = shadow(url, "undo", "--yes", *arguments)
+def undo(url: str, *arguments: str, **environment: str) -> None:
+    done = shadow(url, "undo", "--yes", *arguments, **environment)
     assert done.code == 0, done.text
 
 
@@ -72,6 +74,38 @@ def adorned(database: Witness, make_role: Callable[[], str]) -> Witness:
     """A database with everything on the tables and columns that go that can be there and is not in the way."""
     database.run(ADORNMENTS.format(role=make_role()))
     return database
+
+
+class ThereAndBack:
+    def test_goes_there_and_back_and_leaves_no_trace(
+        self, server: Server, make_database: Callable[[str | None], str], layout: Layout
+    ) -> None:
+        database = Witness(server, make_database(layout.name), layout.users)
+        original, tables = database.portrait(), database.tables()
+        assert migrate(database.url, "adopt", **layout.settings).code == 0
+        adopted = database.portrait()
+        retired = migrate(database.url, "retire", **layout.settings)
+        assert retired.code == 0, retired.text
+        assert not layout.gone & database.tables()
+        verified = shadow(database.url, "verify", **layout.settings)
+        assert verified.code == 0, verified.text
+        undo(database.url, **layout.settings)
+        assert apart_from_names_of_partitions(database.portrait()) == apart_from_names_of_partitions(adopted)
+        undo(database.url, **layout.settings)
+        assert apart_from_names_of_partitions(database.portrait()) == apart_from_names_of_partitions(original)
+        assert database.tables() == tables
+
+
+@on_the_newest_server
+@each()
+class TestEveryLayout(ThereAndBack):
+    pass
+
+
+@on_other_servers
+@each(*TELLING)
+class TestSomeLayoutsOnOtherServers(ThereAndBack):
+    pass
 
 
 class TestUndo:

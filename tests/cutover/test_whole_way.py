@@ -1,4 +1,4 @@
-"""From Auther's template to the target, by each of the four ways that lead there: the same end by all of them.
+"""From every layout to the target, and from Auther's template by each of the four ways that lead there.
 
 What was there before and what is there after is asked of the database itself, in SQL.
 """
@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cutover.commands import ACCEPTED, Outcome, alembic, migrate, process, shadow
+from tests.cutover.layouts import TELLING, Layout, each, on_other_servers, on_the_newest_server
 from tests.cutover.witness import Witness
 from tests.postgres import Server
 
@@ -179,6 +180,188 @@ class TestWholeWay:
         assert journey.database.ask("SELECT * FROM shadow_alembic_version") == [{"version_num": "0003_drop"}]
         checked = alembic(journey.database.url, "check")
         assert checked.code == 0, checked.text
+
+
+FAR_FROM_UTC = (
+    "ALTER DATABASE {name} SET TimeZone = 'America/St_Johns'; ALTER DATABASE {name} SET DateStyle = 'SQL, DMY'"
+)
+SAME_DEFAULT = {"CURRENT_TIMESTAMP": "now()"}
+PRECISE = """SELECT column_name AS name FROM information_schema.columns
+WHERE table_schema || '.' || table_name = '{table}' AND datetime_precision = 6"""
+RATE_LIMITS = {"rateLimit": "key", "rate_limit": "key", "throttle": "who"}
+"""The tables with rows of sessions that are to go, and the column that tells."""
+OURS = ("shadow_cutover", "shadow_alembic_version")
+
+
+@dataclass(frozen=True)
+class Before:
+    """What a database of some layout was, with the names that it is to have afterwards."""
+
+    keys: list[dict[str, Any]]
+    people: list[dict[str, Any]]
+    others: dict[str, list[dict[str, str]]]
+    """The rows of every table that stays, but users."""
+    columns: dict[str, tuple[Any, ...]]
+    """The columns of users that are the app's own."""
+    own: list[dict[str, str]]
+    """And what is in them."""
+
+    @classmethod
+    def of(cls, database: Witness, layout: Layout) -> Before:
+        mirrored = {layout.column(name).strip('"') for name in TARGET}
+        columns = {n: c for n, c in database.columns(layout.users).items() if n not in mirrored | set(layout.lost)}
+        names = {layout.column(name).strip('"'): name for name in TARGET}
+        keys = [
+            _renamed(key, shown(layout.users), shown(layout.target), names)
+            for key in database.foreign_keys()
+            if qualified(key["of"]) not in layout.gone
+        ]
+        return cls(
+            sorted(keys, key=_order),
+            database.ask(layout.mirrored(before=True)),
+            staying(database, layout.gone, layout.users),
+            columns,
+            [{name: row[name] for name in columns} for row in by_id(database, layout.users)],
+        )
+
+
+def shown(table: str) -> str:
+    """Return what `regclass` writes of a table."""
+    return table.removeprefix("public.")
+
+
+def qualified(table: str) -> str:
+    return (table if "." in table else f"public.{table}").replace('"', "")
+
+
+def _order(key: dict[str, Any]) -> tuple[str, str]:
+    return key["of"], key["name"]
+
+
+def _renamed(key: dict[str, Any], users: str, target: str, names: dict[str, str]) -> dict[str, Any]:
+    """Return a foreign key with the names that users and its columns have in the target."""
+    new = dict(key)
+    for table, columns in (("of", "columns"), ("target", "target_columns")):
+        if key[table] == users:
+            new |= {table: target, columns: [names.get(column, column) for column in key[columns]]}
+    return new
+
+
+def by_id(database: Witness, users: str) -> list[dict[str, str]]:
+    return sorted(database.rows(users), key=lambda row: row["id"])
+
+
+def staying(database: Witness, gone: set[str], users: str) -> dict[str, list[dict[str, str]]]:
+    """Return the rows of all tables but those that go, users and ours; of rate limits those that are no session's."""
+    names = [name for name in database.tables() if name not in gone and not name.endswith(OURS)]
+    found = {}
+    for schema, table in (name.split(".") for name in names):
+        if f"{schema}.{table}" != users.replace('"', ""):
+            rows = database.rows(f'"{schema}"."{table}"')
+            key = RATE_LIMITS.get(table)
+            found[f"{schema}.{table}"] = [row for row in rows if not (key and row[key].startswith("session:"))]
+    return found
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A database of some layout at the end of the way."""
+
+    layout: Layout
+    database: Witness
+    before: Before
+    outcome: Outcome
+
+
+@pytest.fixture(scope="module")
+def arrival(server: Server, layout: Layout) -> Iterator[Arrival]:
+    database = Witness(server, server.make_database(layout.name), layout.users)
+    database.run(FAR_FROM_UTC.format(name=database.name))
+    before = Before.of(database, layout)
+    outcome = migrate(database.url, "drop", "--accept", ACCEPTED, **layout.settings)
+    yield Arrival(layout, database, before, outcome)
+    server.drop_database(database.url)
+
+
+class TheWholeWay:
+    def test_it_ends_with_0(self, arrival: Arrival) -> None:
+        assert arrival.outcome.code == 0, arrival.outcome.text
+
+    def test_every_foreign_key_of_the_app_is_what_it_was(self, arrival: Arrival) -> None:
+        assert arrival.before.keys
+        assert sorted(arrival.database.foreign_keys(), key=_order) == arrival.before.keys
+
+    def test_every_id_and_mirrored_value_is_what_it_was(self, arrival: Arrival) -> None:
+        assert len(arrival.before.people) > 20
+        assert arrival.database.ask(arrival.layout.mirrored(before=False)) == arrival.before.people
+
+    def test_every_row_of_every_other_table_is_what_it_was(self, arrival: Arrival) -> None:
+        assert sum(map(len, arrival.before.others.values())) > 20
+        assert staying(arrival.database, set(), arrival.layout.target) == arrival.before.others
+
+    def test_users_has_the_target_columns_and_the_apps_own_and_no_other(self, arrival: Arrival) -> None:
+        layout, columns = arrival.layout, arrival.database.columns(arrival.layout.target)
+        text = not layout.rewritten and layout.id_type == "text"
+        ids = TARGET | ({"id": ("text", None, False, None)} if text else {})
+        # a foreign key's columns are of the type of what they refer to
+        referring = dict.fromkeys(layout.ids_in_users, ("character varying", 255, True, None))
+        same = {
+            name: (*rest, default and SAME_DEFAULT.get(default, default)) for name, (*rest, default) in columns.items()
+        }
+        assert same == ids | arrival.before.columns | referring
+        precise = {row["name"] for row in arrival.database.ask(PRECISE.format(table=layout.target))}
+        assert {name for name in TARGET if TARGET[name][0] == "timestamp with time zone"} <= precise
+
+    def test_every_value_of_the_apps_own_columns_is_what_it_was(self, arrival: Arrival) -> None:
+        rows = by_id(arrival.database, arrival.layout.target)
+        assert [{name: row[name] for name in arrival.before.columns} for row in rows] == arrival.before.own
+
+    def test_the_id_is_the_primary_key_and_the_email_unique(self, arrival: Arrival) -> None:
+        unique = (
+            "SELECT i.indisprimary AS first, array_agg(a.attname ORDER BY a.attnum) AS columns FROM pg_index i "
+            "JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY (i.indkey) "
+            f"WHERE i.indrelid = '{arrival.layout.target}'::regclass AND i.indisunique AND i.indisvalid "
+            "GROUP BY i.indexrelid, 1"
+        )
+        found = arrival.database.ask(unique)
+        assert {"first": True, "columns": ["id"]} in found
+        assert {"first": False, "columns": ["email"]} in found
+
+    def test_the_tables_of_better_auth_and_their_sequences_are_gone(self, arrival: Arrival) -> None:
+        tables = arrival.database.tables()
+        assert not arrival.layout.gone & tables
+        assert (arrival.layout.users.replace('"', "") in tables) == (arrival.layout.users == arrival.layout.target)
+        assert arrival.database.ask("SELECT 1 AS there FROM pg_namespace WHERE nspname ~ 'retired_auth|shadow'") == []
+        left = (
+            "SELECT relname FROM pg_class WHERE relkind IN ('S', 'v') AND relname ~* '^(user|account|session|jwks)' "
+            "AND relnamespace NOT IN ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)"
+        )
+        assert arrival.database.ask(left) == []
+
+    def test_going_it_again_changes_nothing(self, arrival: Arrival) -> None:
+        before = arrival.database.dump()
+        again = migrate(arrival.database.url, "drop", **arrival.layout.settings)
+        assert (again.code, "Nothing to do" in again.text) == (0, True), again.text
+        assert arrival.database.dump() == before
+
+    def test_verify_holds_and_alembic_finds_nothing_to_do(self, arrival: Arrival) -> None:
+        verified = shadow(arrival.database.url, "verify", "--format", "json", **arrival.layout.settings)
+        unequal = [found for found in verified.json["comparisons"] if found["verdict"] != "ok"]
+        assert (verified.code, unequal) == (0, [])
+        checked = alembic(arrival.database.url, "check", **arrival.layout.settings)
+        assert checked.code == 0, checked.text
+
+
+@on_the_newest_server
+@each()
+class TestEveryLayout(TheWholeWay):
+    pass
+
+
+@on_other_servers
+@each(*TELLING)
+class TestSomeLayoutsOnOtherServers(TheWholeWay):
+    pass
 
 
 class TestStepByStep:
