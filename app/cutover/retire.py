@@ -63,7 +63,7 @@ def steps(
     record = Record("retire", operator, options, snapshot.fingerprint, undo)
     writers_wait = Step(
         "writers wait from here",
-        (f"LOCK TABLE {', '.join((*_view(changes), changes.users.sql))} IN SHARE MODE",),
+        shutting_out((*_view(changes), changes.users.sql), "SHARE"),
         "SHARE",
         (changes.users.sql,),
     )

@@ -20,7 +20,7 @@ SESSION = {
 what is written as text reads the same whatever the role's own setting is."""
 LOCK_TIMEOUT_MS = 500
 SHORT_LOCK_TIMEOUT_MS = 100
-"""For the lock that readers queue behind while it is waited for."""
+"""For the locks that others queue behind while they are waited for."""
 LONG_LOCK_TIMEOUT_MS = 3000
 """For the lock that no reader and no writer queues behind: longer than deadlock_timeout, after which an autovacuum that
 is in the way gives up."""
@@ -91,15 +91,15 @@ def settling(tables: Iterable[str]) -> Step:
     )
 
 
-def shutting_out(relations: Iterable[str]) -> tuple[str, ...]:
-    """Return the SQL that locks tables and views against readers, who never queue for long while it waits.
+def shutting_out(relations: Iterable[str], mode: str = "ACCESS EXCLUSIVE") -> tuple[str, ...]:
+    """Return the SQL that locks tables and views against others, who never queue for long while it waits.
 
     A view comes before what it selects from: whoever reads through it takes its locks in that order, and the other
     way round each would have what the other waits for.
     """
     return (
         f"SET LOCAL lock_timeout = {SHORT_LOCK_TIMEOUT_MS}",
-        f"LOCK TABLE {', '.join(dict.fromkeys(relations))} IN ACCESS EXCLUSIVE MODE",
+        f"LOCK TABLE {', '.join(dict.fromkeys(relations))} IN {mode} MODE",
         f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}",
     )
 

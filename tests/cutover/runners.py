@@ -50,7 +50,7 @@ class Stable:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, "LOGNAME": "tester"},
-        )  # fmt: skip
+        )
     )
 
     def start(self, *arguments: str, at: int | None = None, **environment: str) -> int:
