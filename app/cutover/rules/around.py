@@ -190,11 +190,12 @@ def backup(at: Situation) -> Iterator[Finding]:
     """Nothing here knows of a backup."""
     tables = [*((at.layout.users,) if at.layout.users else ()), *at.layout.going]
     if len(tables) > 1 or at.layout.going_columns:
-        names = " ".join(f"-t {shlex.quote(table.sql)}" for table in tables)
+        retired = at.layout.kind == "retired"
+        names = f"-n {RETIRED_SCHEMA}" if retired else " ".join(f"-t {shlex.quote(table.sql)}" for table in tables)
         yield Finding(
             "no-backup",
             "warn",
             at.snapshot.database,
             "No backup is known to this tool.",
-            f'pg_dump -Fc {names} -f before-cutover.dump "$DATABASE_URL"',
+            f'pg_dump -Fc {names} -f before-{"drop" if retired else "cutover"}.dump "$DATABASE_URL"',
         )
