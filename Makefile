@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test test-interop bench-cutover check format clean
+.PHONY: help install demo run test test-faults test-interop bench-cutover check format clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -25,8 +25,11 @@ demo: $(STAMP) ## the whole way: a Better Auth database, the cutover, the server
 run: $(STAMP) ## as demo, then leave provider and server running and print curl lines
 	@$(BIN)/shadow demo --stay
 
-test: $(STAMP) ## all tests
-	@$(BIN)/python -m pytest
+test: $(STAMP) ## the tests
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not faults"
+
+test-faults: $(STAMP) ## the tests that kill processes and servers, fill disks, and go through poolers
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m faults
 
 test-interop: $(STAMP) ## the tests beside a real Better Auth, on Node
 	@if command -v npm >/dev/null; then cd tests/betterauth && npm install --no-package-lock --no-audit --no-fund --silent; else echo "Node is missing: the tests with a real Better Auth are skipped"; fi

@@ -14,6 +14,16 @@ import pytest
 from app.embedded import stop
 from tests.postgres import SYSTEM, Server, SystemServer, offered, start_embedded
 
+FAULTS = {"test_killed.py", "test_faults.py", "test_around.py", "test_pooler.py"}
+"""Files whose tests start, kill and starve servers of their own."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what `make test` leaves to `make test-faults`."""
+    for item in items:
+        if item.path.name in FAULTS:
+            item.add_marker(pytest.mark.faults)
+
 
 @pytest.fixture(scope="session")
 def anyio_backend() -> tuple[str, dict[str, bool]]:
@@ -43,6 +53,8 @@ def server(request: pytest.FixtureRequest, folder: Path) -> Iterator[Server]:
     if request.param == "embedded":
         yield start_embedded(folder)
         stop(folder / "embedded")
+        # it may be started again, and then with nothing in it
+        shutil.rmtree(folder / "embedded", ignore_errors=True)
     elif request.param == "external":
         (programs, *_) = SYSTEM or [Path("/usr/bin")]
         yield Server("external", programs, os.environ["TEST_DATABASE_URL"])

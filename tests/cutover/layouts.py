@@ -11,8 +11,6 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from tests.postgres import offered
-
 _CAMEL = {"email_verified": '"emailVerified"', "created_at": '"createdAt"', "updated_at": '"updatedAt"'}
 _AUTH = ("session", "account", "verification", "jwks", "twoFactor")
 _ADMIN = ("twoFactorEnabled", "role", "banned", "banReason", "banExpires")
@@ -157,13 +155,13 @@ LAYOUTS = {
 TELLING = ("uuid_kysely", "number_ids", "drizzle_plural", "soft_delete_singular")
 """Where what PostgreSQL does differs most from version to version: rewritten ids, and moments that get a zone."""
 
-
 on_the_newest_server = pytest.mark.parametrize("server", ["embedded"], indirect=True)
-on_other_servers = pytest.mark.parametrize("server", [name for name in offered() if name != "embedded"], indirect=True)
 
 
 def each(*names: str) -> pytest.MarkDecorator:
-    """Parametrize a class with layouts, by default with all."""
-    return pytest.mark.parametrize(
-        "layout", [pytest.param(LAYOUTS[name], id=name) for name in names or LAYOUTS], scope="module"
-    )
+    """Parametrize with layouts."""
+    return pytest.mark.parametrize("layout", [pytest.param(LAYOUTS[name], id=name) for name in names])
+
+
+each_telling = each(*TELLING)
+each_other = each(*(name for name in LAYOUTS if name not in TELLING))

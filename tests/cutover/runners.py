@@ -38,20 +38,18 @@ class Run:
     text: str
 
 
+def _stable() -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "tests.cutover.runners"], cwd=PROJECT, env={**os.environ, "LOGNAME": "tester"},
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
 @dataclass
 class Stable:
     """The process that runs are forked from."""
 
-    _process: subprocess.Popen[str] = field(
-        default_factory=lambda: subprocess.Popen(
-            [sys.executable, "-m", "tests.cutover.runners"],
-            cwd=PROJECT,
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            env={**os.environ, "LOGNAME": "tester"},
-        )
-    )
+    _process: subprocess.Popen[str] = field(default_factory=_stable)
 
     def start(self, *arguments: str, at: int | None = None, **environment: str) -> int:
         """Start `shadow` with arguments and return its process id; at a mark, counted from 0, it kills itself."""
@@ -156,7 +154,7 @@ def _mark(at: int | None, passed: Callable[[tuple[str, str]], object]) -> None:
 
     cli._observe = observed
     event.listen(Engine, "before_cursor_execute", sent)
-    PGDialect_asyncpg.do_commit = committed  # type: ignore[method-assign]
+    PGDialect_asyncpg.do_commit = committed
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import pytest
 
 from tests.cutover.commands import ACCEPTED, alembic, migrate, shadow
-from tests.cutover.layouts import TELLING, Layout, each, on_other_servers, on_the_newest_server
+from tests.cutover.layouts import Layout, each_other, each_telling, on_the_newest_server
 from tests.cutover.witness import Witness, apart_from_names_of_partitions
 from tests.postgres import Server
 
@@ -96,15 +96,14 @@ class ThereAndBack:
         assert database.tables() == tables
 
 
-@on_the_newest_server
-@each()
-class TestEveryLayout(ThereAndBack):
+@each_telling
+class TestTellingLayoutsOnEveryServer(ThereAndBack):
     pass
 
 
-@on_other_servers
-@each(*TELLING)
-class TestSomeLayoutsOnOtherServers(ThereAndBack):
+@on_the_newest_server
+@each_other
+class TestOtherLayouts(ThereAndBack):
     pass
 
 

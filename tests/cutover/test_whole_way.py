@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.cutover.commands import ACCEPTED, Outcome, alembic, migrate, process, shadow
-from tests.cutover.layouts import TELLING, Layout, each, on_other_servers, on_the_newest_server
+from tests.cutover.layouts import Layout, each_other, each_telling, on_the_newest_server
 from tests.cutover.witness import Witness
 from tests.postgres import Server
 
@@ -274,13 +274,23 @@ class Arrival:
 
 
 @pytest.fixture(scope="module")
-def arrival(server: Server, layout: Layout) -> Iterator[Arrival]:
-    database = Witness(server, server.make_database(layout.name), layout.users)
-    database.run(FAR_FROM_UTC.format(name=database.name))
-    before = Before.of(database, layout)
-    outcome = migrate(database.url, "drop", "--accept", ACCEPTED, **layout.settings)
-    yield Arrival(layout, database, before, outcome)
-    server.drop_database(database.url)
+def arrivals(server: Server) -> Iterator[dict[str, Arrival]]:
+    """Those that were gone to, by layout."""
+    found: dict[str, Arrival] = {}
+    yield found
+    for arrival in found.values():
+        server.drop_database(arrival.database.url)
+
+
+@pytest.fixture
+def arrival(server: Server, layout: Layout, arrivals: dict[str, Arrival]) -> Arrival:
+    if layout.name not in arrivals:
+        database = Witness(server, server.make_database(layout.name), layout.users)
+        database.run(FAR_FROM_UTC.format(name=database.name))
+        before = Before.of(database, layout)
+        outcome = migrate(database.url, "drop", "--accept", ACCEPTED, **layout.settings)
+        arrivals[layout.name] = Arrival(layout, database, before, outcome)
+    return arrivals[layout.name]
 
 
 class TheWholeWay:
@@ -352,15 +362,14 @@ class TheWholeWay:
         assert checked.code == 0, checked.text
 
 
-@on_the_newest_server
-@each()
-class TestEveryLayout(TheWholeWay):
+@each_telling
+class TestTellingLayoutsOnEveryServer(TheWholeWay):
     pass
 
 
-@on_other_servers
-@each(*TELLING)
-class TestSomeLayoutsOnOtherServers(TheWholeWay):
+@on_the_newest_server
+@each_other
+class TestOtherLayouts(TheWholeWay):
     pass
 
 

@@ -20,6 +20,7 @@ from app.idp.claims import (
     read_scopes,
 )
 from tests.idp.issuer import AUDIENCE, ISSUER, NOW, payload
+from tests.shown import shown
 
 
 def read_claims(**changes: Any) -> Claims:
@@ -43,7 +44,7 @@ class TestKind:
             {"sub": "M2M@clients"},
             {"azp": "Worker", "preferred_username": "service-account-worker"},
         ],
-        ids=str,
+        ids=shown,
     )
     def test_machines(self, changes: dict[str, Any]) -> None:
         assert read_claims(**changes).kind == "machine"
@@ -60,7 +61,7 @@ class TestKind:
             {"azp": "web", "preferred_username": "service-account-other"},
             {"preferred_username": "service-account-None"},
         ],
-        ids=str,
+        ids=shown,
     )
     def test_people(self, changes: dict[str, Any]) -> None:
         assert read_claims(**changes).kind == "user"
@@ -112,7 +113,7 @@ class TestMirrored:
             ({"email_verified": [True]}, None),
             ({}, None),
         ],
-        ids=str,
+        ids=shown,
     )
     def test_email_verified(self, members: dict[str, Any], said: bool | None) -> None:
         assert read_email_verified(members) is said
@@ -162,7 +163,7 @@ class TestMirrored:
             ({"image": "i\0"}, None),
             ({}, None),
         ],
-        ids=lambda value: str(value)[:60],
+        ids=shown,
     )
     def test_image(self, members: dict[str, Any], said: str | None) -> None:
         assert read_image(members) == said
@@ -182,7 +183,7 @@ class TestGrants:
             ({"scope": 7, "scp": {"a": 1}}, set()),
             ({}, set()),
         ],
-        ids=str,
+        ids=shown,
     )
     def test_scopes(self, members: dict[str, Any], scopes: set[str]) -> None:
         assert read_scopes(members) == scopes
@@ -201,7 +202,7 @@ class TestGrants:
             ({"role": {"name": "admin"}, "realm_access": {"roles": {"a": 1}}}, set()),
             ({}, set()),
         ],
-        ids=str,
+        ids=shown,
     )
     def test_roles(self, members: dict[str, Any], roles: set[str]) -> None:
         assert read_roles(members) == roles
@@ -218,7 +219,7 @@ class TestGrants:
             (None, {}),
             (7, {}),
         ],
-        ids=str,
+        ids=shown,
     )  # fmt: skip
     def test_permissions(self, value: object, permissions: dict[str, set[str]]) -> None:
         assert read_permissions({"permissions": value}) == permissions
@@ -257,7 +258,7 @@ class TestDisabled:
             {"deactivatedAt": "2026-01-01T00:00:00Z"},
             {"deactivated_at": 1},
         ],
-        ids=str,
+        ids=shown,
     )
     def test_shut_out(self, members: dict[str, Any]) -> None:
         assert read_disabled(members, NOW) is True
@@ -278,7 +279,7 @@ class TestDisabled:
             {"status": 7},
             {"deactivatedAt": None, "deactivated_at": None},
         ],
-        ids=str,
+        ids=shown,
     )
     def test_not_shut_out(self, members: dict[str, Any]) -> None:
         assert read_disabled(members, NOW) is False

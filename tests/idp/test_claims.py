@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from app.errors import InsufficientScope, InvalidToken
 from app.idp.claims import ClaimRules, Claims, read_disabled, read_token_type
 from tests.idp.issuer import AUDIENCE, ISSUER, NOW, payload
+from tests.shown import shown
 
 RULES = ClaimRules(issuers=[ISSUER], audiences=[AUDIENCE])
 
@@ -40,7 +41,7 @@ class TestRules:
             {"required_scope": "read write"},
             {"required_scope": [""]},
         ],
-        ids=str,
+        ids=shown,
     )
     def test_rules_that_demand_nothing_or_the_impossible_are_refused(self, changes: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="must"):
@@ -162,7 +163,7 @@ class TestPurpose:
             {"acr": "1", "auth_time": 1, "scope": ""},
             {"typ": "ID"},
         ],
-        ids=str,
+        ids=shown,
     )
     def test_an_id_token_is_taken_only_where_settings_say_so(self, changes: dict[str, Any]) -> None:
         with pytest.raises(InvalidToken, match="id_token"):

@@ -16,6 +16,7 @@ from app.errors import KeysUnavailable
 from app.idp.documents import MAX_OCTETS, FetchFailed, discover_key_set, fetch, is_trustworthy
 from app.idp.keys import KeySetState, RemoteKeySet, Timing
 from tests.idp.issuer import ALGORITHMS, ISSUER, JWKS_URL, Clock, Provider, key_set
+from tests.shown import shown
 
 pytestmark = pytest.mark.anyio
 
@@ -240,7 +241,7 @@ class TestDiscovery:
             httpx.Response(200, content=b"<html>"),
             httpx.Response(302, headers={"location": BETTER_AUTH}),
         ],
-        ids=str,
+        ids=shown,
     )
     async def test_a_document_that_cannot_be_used_is_passed_over(self, page: Any) -> None:
         provider = Provider()

@@ -13,6 +13,7 @@ from app.errors import KeysUnavailable
 from app.idp.keys import KeySetState, RemoteKeySet, Timing
 from tests.idp.issuer import ISSUER, JWKS_URL, Clock, Gate, Provider, encode, key_set, public_jwk, settle
 from tests.idp.verifiers import make_keys
+from tests.shown import shown
 
 EMPTY, FRESH, STALE = KeySetState.EMPTY, KeySetState.FRESH, KeySetState.STALE
 DOWN = httpx.Response(503)
@@ -85,7 +86,7 @@ class TestReplacing:
             httpx.RemoteProtocolError("garbage"),
             RuntimeError("a fault of ours"),
         ],
-        ids=str,
+        ids=shown,
     )
     async def test_what_is_no_good_answer_never_replaces_a_good_set(
         self, keys: RemoteKeySet, provider: Provider, clock: Clock, answer: Any
@@ -215,7 +216,7 @@ class TestConstruction:
             {"algorithms": ["HS256"]},
             {"algorithms": []},
         ],
-        ids=str,
+        ids=shown,
     )
     async def test_what_cannot_work_is_refused(self, provider: Provider, clock: Clock, changes: dict[str, Any]) -> None:
         with pytest.raises(ValueError, match="must be"):
