@@ -180,7 +180,7 @@ def _prepared(connection: Connection, here: str) -> tuple[PreparedLock, ...]:
 def _slots(connection: Connection) -> tuple[Slot, ...]:
     rows = connection.exec_driver_sql(
         """SELECT slot_name::text, plugin::text, active_pid, pg_wal_lsn_diff(
-          CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
+          CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_insert_lsn() END,
           confirmed_flush_lsn)::int8
         FROM pg_replication_slots WHERE slot_type = 'logical' AND database = current_database() ORDER BY 1"""
     )

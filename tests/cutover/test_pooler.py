@@ -14,12 +14,13 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from app.cutover.steps import SESSION
 from tests.cutover.commands import Outcome, alembic, migrate, plan, shadow
 from tests.cutover.witness import Witness
 
 PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 CODE = "transaction-pooler"
-PASSES = "ignore_startup_parameters = row_security,search_path"
+PASSES = f"ignore_startup_parameters = {','.join([*SESSION, 'search_path'])}"
 """PgBouncer's option by which it takes the parameters that the cutover sends, and forgets them."""
 DEADLINE = 10.0
 
