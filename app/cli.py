@@ -223,9 +223,17 @@ def show_plan(target: Action, options: Options, form: str, output: Path | None) 
             report.print_plan(out, planned)
         else:
             rendered = _RENDERINGS[form](planned)
-            click.echo(rendered) if output is None else output.write_text(rendered + "\n", encoding="utf-8")
+            click.echo(rendered) if output is None else _write(output, rendered)
         if refusals(planned.findings):
             raise SystemExit(REFUSED)
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text + "\n", encoding="utf-8")
+    except OSError as error:
+        err.print(f"[red]Cannot write {escape(str(path))}: {escape(str(error.strerror))}.[/] Give another --output.")
+        raise SystemExit(FAILED) from None
 
 
 @main.command()

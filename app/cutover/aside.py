@@ -19,13 +19,16 @@ from app.cutover.release import Removal
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A constraint or an index over a column of which every row is written anew."""
+    """A constraint or an index over columns that get another type."""
 
     kind: str
     table: Table
     name: str
     drop: str
     restore: tuple[str, ...]
+    over: frozenset[tuple[tuple[str, str], str]]
+    """Tables and columns."""
+    plain: bool = False
 
 
 def released(snapshot: Snapshot, options: Options) -> tuple[Removal, ...]:
@@ -61,9 +64,16 @@ def parts(changes: Changes) -> Iterator[Part]:
 
     Those of partitioned tables are left to PostgreSQL, which knows the names of their parts.
     """
+    written = {(each.table.key, each.column.name) for each in changes.retypes if each.rewrites}
+    # an index over columns alone is made anew by PostgreSQL, and a foreign key may rest on it
+    yield from (part for part in all_parts(changes) if not part.plain and part.over & written)
+
+
+def all_parts(changes: Changes) -> Iterator[Part]:
+    """Return every check, exclusion and free index over a column that gets another type."""
     going = {column.name for column in changes.going}
-    for table in dict.fromkeys(retype.table for retype in changes.retypes if retype.rewrites):
-        written = {each.column.name for each in changes.retypes if each.rewrites and each.table.key == table.key}
+    for table in dict.fromkeys(retype.table for retype in changes.retypes):
+        written = {each.column.name for each in changes.retypes if each.table.key == table.key}
         if table.kind != "r" or table.parents:
             continue
         lost = going if table.key == changes.users.key else set()
@@ -71,8 +81,10 @@ def parts(changes: Changes) -> Iterator[Part]:
             if constraint.kind in "cx" and written & set(constraint.columns) and not lost & set(constraint.columns):
                 drop = f"ALTER TABLE {table.sql} DROP CONSTRAINT {quoted(constraint.name)}"
                 made = tuple(restore.constraint(table, constraint))
-                yield Part("constraint", table, constraint.name, drop, made)
+                over = frozenset((table.key, name) for name in constraint.columns)
+                yield Part("constraint", table, constraint.name, drop, made, over)
         for index in table.indexes:
             if written & set(index.columns) and not lost & set(index.columns):
                 drop = f"DROP INDEX {quoted(table.schema, index.name)}"
-                yield Part("index", table, index.name, drop, tuple(restore.index(table, index)))
+                over = frozenset((table.key, name) for name in index.columns)
+                yield Part("index", table, index.name, drop, tuple(restore.index(table, index)), over, index.plain)

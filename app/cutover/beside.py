@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from app.cutover import restore
 from app.cutover.catalog import Snapshot, Table, literal, quoted
 from app.cutover.changes import Changes
 from app.cutover.layout import BESIDE_COMMENT
@@ -32,6 +33,8 @@ def creation(snapshot: Snapshot, changes: Changes) -> Iterator[str]:
     view = quoted(schema, USERS)
     if schema != changes.schema:
         yield f"CREATE SCHEMA {quoted(schema)}"
+        if (owner := changes.owner_but(snapshot.role)) is not None:
+            yield f"ALTER SCHEMA {quoted(schema)} OWNER TO {quoted(owner)}"
     owned = {column.name for column in changes.fields.values()}
     going = {column.name for column in changes.going}
     columns = []
@@ -51,8 +54,6 @@ def creation(snapshot: Snapshot, changes: Changes) -> Iterator[str]:
     for name, default in (("email_verified", "false"), ("created_at", "now()"), ("updated_at", "now()")):
         yield f"ALTER VIEW {view} ALTER COLUMN {name} SET DEFAULT {default}"
     if schema != changes.schema:
-        if changes.users.owner != snapshot.role:
-            yield f"ALTER SCHEMA {quoted(schema)} OWNER TO {quoted(changes.users.owner)}"
         yield from (f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {to}" for to, _ in _granted(changes.users))
 
 
@@ -72,6 +73,8 @@ def _view(snapshot: Snapshot, table: Table, view: str, columns: Mapping[str, str
     yield f"CREATE VIEW {view}{security} AS {query}"
     if table.owner != snapshot.role:
         yield f"ALTER VIEW {view} OWNER TO {quoted(table.owner)}"
+    # what the database gives on any new table was perhaps not given on this one
+    yield from restore.grants("TABLE", view, table.owner, None, snapshot.default_grantees)
     if hides and snapshot.version < _INVOKER:
         return  # for the owner alone: whoever else reads it would see what the table's policies hide
     for to, letters in _granted(table):

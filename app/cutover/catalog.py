@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from functools import cache
@@ -80,8 +81,12 @@ class Snapshot:
     default_grantees: tuple[str, ...] = ()
     """Roles, as SQL, to which ALTER DEFAULT PRIVILEGES grants something on new tables, sequences or functions."""
     roles: tuple[str, ...] = field(default=(), compare=False)
-    schema_comments: tuple[tuple[str, str], ...] = ()
     """Those, as SQL, that the role that looked may become."""
+    superuser: bool = field(default=False, compare=False)
+    """Whether the role that looked is one."""
+    creating_owners: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """Owners of tables and the schemas in which they may create."""
+    schema_comments: tuple[tuple[str, str], ...] = ()
 
     def table(self, schema: str, name: str) -> Table | None:
         return next((table for table in self.tables if table.key == (schema, name)), None)
@@ -113,16 +118,27 @@ class Snapshot:
                     table,
                     columns=tuple(sorted(table.columns, key=lambda column: column.name)),
                     constraints=tuple(_apart_from_given_names(table)),
+                    statistics=tuple(replace(each, definition=_in_order(each.definition)) for each in table.statistics),
                 )
                 for table in self.tables
                 if table.name not in OWN_TABLES
             ],
-            "dependents": [found for found in self.dependents if found.table[1] not in OWN_TABLES],
+            "dependents": [
+                replace(found, definition=_in_order(found.definition or ""))
+                for found in self.dependents
+                if found.table[1] not in OWN_TABLES
+            ],
             "sequences": [
                 found for found in self.sequences if found.owned_by is None or found.owned_by[0][1] not in OWN_TABLES
             ],
         }
         return hashlib.sha256(json.dumps(structure, default=_compared).encode()).hexdigest()[:16]
+
+
+def _in_order(definition: str) -> str:
+    """Return the definition of a statistics object with its columns in the order of their names, not of the table."""
+    found = re.fullmatch(r"(CREATE STATISTICS .* ON )(.*)( FROM .*)", definition)
+    return f"{found[1]}{', '.join(sorted(found[2].split(', ')))}{found[3]}" if found else definition
 
 
 def _apart_from_given_names(table: Table) -> Iterator[Constraint]:
@@ -225,12 +241,13 @@ def _tuple(values: list[Any]) -> tuple[Any, ...]:
 
 
 def _constraint(row: dict[str, Any]) -> Constraint:
-    kept = ("name", "kind", "columns", "definition", "comment")
+    kept = ("name", "kind", "columns", "definition", "comment", "tablespace", "options", "index_comment")
     return Constraint(**_frozen({name: row[name] for name in kept}))
 
 
 def _foreign_key(names: dict[int, tuple[str, str]], oid: int, row: dict[str, Any]) -> ForeignKey:
-    row = {name: value for name, value in row.items() if name != "kind"}
+    of_index = ("kind", "tablespace", "options", "index_comment")
+    row = {name: value for name, value in row.items() if name not in of_index}
     row["target"] = names[row["target"]]
     return ForeignKey(table=names[oid], **_frozen(row))
 

@@ -57,12 +57,15 @@ class Census:
     identities: Identities = field(default_factory=lambda: Identities(0, 0, 0))
     password_hashes: Mapping[str, int] = field(default_factory=dict)
     """Kind of hash to the number of accounts that have it."""
-    live_sessions: int = 0
+    live_sessions: int | None = 0
+    """None where it is not known when a session expires."""
     newest_session: datetime | None = None
     colliding_emails: int = 0
     """Groups of addresses that are equal but for case."""
     orphans: Mapping[tuple[tuple[str, str], str], int] = field(default_factory=dict)
     """Of each foreign key that is not validated, by table and name: rows that violate it."""
+    recased: Mapping[tuple[tuple[str, str], str], int] = field(default_factory=dict)
+    """Of each foreign key over citext that becomes text: rows whose value differs in case from what it refers to."""
     values: Values = field(default_factory=Values)
     dead_limits: int = 0
     """Rows of rate_limit that count the requests of sessions."""
@@ -106,6 +109,11 @@ def take(connection: Connection, snapshot: Snapshot, layout: Layout) -> Census:
             for key in keys
             if not key.validated and key.table in tables
         },
+        recased={
+            (key.table, key.name): count
+            for key in _ignoring_case(snapshot, layout)
+            if key.table in tables and (count := orphans(connection, snapshot, key, "::text"))
+        },
         values=_values(connection, layout),
         dead_limits=_dead_limits(connection, layout.role("rate_limits")),
     )
@@ -123,11 +131,27 @@ def touched(snapshot: Snapshot, layout: Layout) -> Iterator[Table]:
             yield table
 
 
-def orphans(connection: Connection, snapshot: Snapshot, key: ForeignKey) -> int:
-    """Return how many rows violate a foreign key (MATCH SIMPLE: a null in any column satisfies it)."""
+def _ignoring_case(snapshot: Snapshot, layout: Layout) -> Iterator[ForeignKey]:
+    """Yield the foreign keys to a column of users that is citext and becomes text."""
+    planned = changes.of(snapshot, layout)
+    for key in snapshot.keys_to(planned.users.key) if planned else ():
+        retyped = [planned.retyped(key.target, column) for column in key.target_columns] if planned else []
+        if any(each is not None and each.column.base_type == "citext" for each in retyped):
+            yield key
+
+
+def orphans(connection: Connection, snapshot: Snapshot, key: ForeignKey, cast: str = "") -> int:
+    """Return how many rows violate a foreign key (MATCH SIMPLE: a null in any column satisfies it).
+
+    Args:
+        connection: the database.
+        snapshot: its catalogue.
+        key: the foreign key.
+        cast: what both sides are compared as, `::text`.
+    """
     pairs = list(zip(key.columns, key.target_columns, strict=True))
     given = " AND ".join(f"r.{quoted(column)} IS NOT NULL" for column in key.columns)
-    same = " AND ".join(f"t.{quoted(target)} = r.{quoted(column)}" for column, target in pairs)
+    same = " AND ".join(f"t.{quoted(target)}{cast} = r.{quoted(column)}{cast}" for column, target in pairs)
     return _scalar(
         connection,
         f"SELECT count(*) FROM {snapshot.rows_of(key)} r WHERE {given} "
@@ -176,10 +200,11 @@ def _hashes(connection: Connection, accounts: Role | None) -> dict[str, int]:
     return {str(kind): int(count) for kind, count in found}
 
 
-def _sessions(connection: Connection, sessions: Role | None) -> tuple[int, datetime | None]:
-    expires = sessions.spelled("expires_at") if sessions else None
-    if sessions is None or expires is None:
+def _sessions(connection: Connection, sessions: Role | None) -> tuple[int | None, datetime | None]:
+    if sessions is None:
         return 0, None
+    if (expires := sessions.spelled("expires_at")) is None:
+        return None, None
     created = sessions.spelled("created_at") or "NULL::timestamptz"
     live, newest = connection.exec_driver_sql(
         f"SELECT count(*), max({created}) FROM {sessions.table.sql} WHERE {expires} > now()"

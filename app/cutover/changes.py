@@ -96,6 +96,10 @@ class Changes:
         """Whether the table itself gets another name or schema."""
         return self.users.key != (self.schema, USERS)
 
+    def owner_but(self, role: str) -> str | None:
+        """Return the owner of users; None where that is `role`."""
+        return self.users.owner if self.users.owner != role else None
+
     @property
     def beside(self) -> bool:
         """Whether the server needs a view to run beside the old app, and can."""
@@ -299,6 +303,14 @@ def _keys(snapshot: Snapshot, retypes: tuple[Retype, ...], moving: set[Key]) -> 
         and any((key.table, own) in changed for own in key.columns)
     ]
     return sorted(found, key=lambda key: (-depth(snapshot, key.table), key.table, key.name))
+
+
+def children(snapshot: Snapshot, table: Table) -> Iterable[Table]:
+    """Return the tables that inherit from one, and those that inherit from them."""
+    for child in snapshot.tables:
+        if table.key in child.parents:
+            yield child
+            yield from children(snapshot, child)
 
 
 def depth(snapshot: Snapshot, table: Key) -> int:

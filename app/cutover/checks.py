@@ -21,6 +21,7 @@ OTHERS: tuple[Rule, ...] = (
     others.prepared_transactions,
     others.replication_slots,
     others.subscriptions,
+    others.event_triggers,
 )
 VALUES: tuple[Rule, ...] = (
     values.emails,
@@ -39,8 +40,10 @@ RULES: dict[Action, tuple[Rule, ...]] = {
         users.required_columns,
         types.beside_the_old_app,
         keys.foreign_keys_to_email,
+        keys.foreign_keys_that_ignore_case,
         users.colliding_emails,
         keys.unvalidated_foreign_keys,
+        objects.published_without_identity,
         *OTHERS,
         *VALUES,
     ),
@@ -67,6 +70,7 @@ RULES: dict[Action, tuple[Rule, ...]] = {
         objects.constraints_over_going_columns,
         objects.publications,
         users.columns_by_name,
+        users.inherited_columns,
         *OTHERS,
         *VALUES,
         values.rate_limits,

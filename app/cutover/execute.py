@@ -23,6 +23,7 @@ from app.cutover import catalog, census, checks, journal, layout, plan, rehearsa
 from app.cutover.catalog import JOURNAL, VERSION_TABLE, Snapshot, quoted
 from app.cutover.findings import Action, Finding, Options, Refused, Situation, refusals
 from app.cutover.layout import RETIRED_SCHEMA, Layout
+from app.cutover.signatures import GOING_ROLES
 from app.cutover.steps import REVISIONS, Record, Step
 
 TRIES = 12
@@ -31,7 +32,7 @@ LONGEST_PAUSE = 5.0
 
 _ADVISORY_CLASS = 0x5AD0_BA5E
 _LOCK_STATES = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
-_MEANT_FOR_PEOPLE = frozenset({"0A", "22", "23", "2B", "42", "54", "55"})
+_MEANT_FOR_PEOPLE = frozenset({"09", "0A", "22", "23", "2B", "42", "54", "55", "P0"})
 """Classes of SQLSTATE by which PostgreSQL says that a statement cannot be: the database must change, not the tool."""
 
 
@@ -123,6 +124,7 @@ def sqlstate(error: DBAPIError) -> str | None:
 
 
 _REMEDIES = {
+    "42501": "Run it as the role that ran the cutover, or as one that may do what it names.",
     "53100": "Make room on the disk of the server that it names, then run it again.",
     "53200": "The server needs more memory; then run it again.",
     "53300": "The cutover needs two connections at once: end others, or raise the limit, then run it again.",
@@ -162,6 +164,8 @@ def with_patience(
         try:
             run()
         except DBAPIError as error:
+            if (sqlstate(error) or "")[:2] in _MEANT_FOR_PEOPLE - {"55"}:
+                raise Refused([_stopped(Step("Alembic records how far the database is", ()), error)]) from error
             if sqlstate(error) not in _LOCK_STATES:
                 raise
             connection.rollback()
@@ -291,7 +295,7 @@ class Cutover:
         if refusals(findings):
             raise Refused(findings)
         for statement in recorded.undo:
-            self._take(Step(statement.splitlines()[0][:100], (statement,)))
+            self._take(Step(statement.splitlines()[0][:100], (statement,)), undoing=True)
         if action != "adopt":
             record = Record(f"undo-{action}", self.operator, self.options, catalog.read(database).fingerprint)
             self.execute(journal.entry(self.schema, record))
@@ -300,7 +304,7 @@ class Cutover:
         for setting in steps.SETTINGS:
             self.execute(setting)
 
-    def _take(self, step: Step) -> None:
+    def _take(self, step: Step, *, undoing: bool = False) -> None:
         self.observe(step, None)
         started = time.perf_counter()
         for statement in step.sql:
@@ -310,7 +314,7 @@ class Cutover:
                 state = sqlstate(error)
                 if state is None or state in _LOCK_STATES or state[:2] not in _MEANT_FOR_PEOPLE:
                     raise
-                raise Refused([_stopped(step, error)]) from error
+                raise Refused([_stopped(step, error, undoing=undoing)]) from error
         self.observe(step, time.perf_counter() - started)
 
     @property
@@ -334,7 +338,9 @@ def survey(connection: Connection, schema: str, options: Options, actions: tuple
         moved = connection.exec_driver_sql(
             f"SELECT before -> 'roles' FROM {quoted(schema, JOURNAL)} WHERE action = 'retire' ORDER BY id DESC LIMIT 1"
         ).scalar_one_or_none()
-    found = layout.recognise(snapshot, schema, options.choices, moved, samples.looking(connection))
+    if revision == REVISIONS["drop"]:  # what is left is the app's, whatever it looks like
+        options = replace(options, choices=options.choices.without(GOING_ROLES))
+    found = layout.recognise(snapshot, schema, options.choices, moved, samples.looking(connection, snapshot))
     if revision == REVISIONS["adopt"]:
         found = _held_to(found, undo.recorded(connection, schema, "adopt"))
     counted = census.take(connection, snapshot, found)
@@ -342,7 +348,12 @@ def survey(connection: Connection, schema: str, options: Options, actions: tuple
     contact = counted.surroundings.contact
     if "retire" not in actions or situation.changes is None or contact.recovering or contact.read_only:
         return situation
-    return replace(situation, complaints=rehearsal.rehearse(connection, snapshot, situation.changes, options))
+    try:
+        return replace(situation, complaints=rehearsal.rehearse(connection, snapshot, situation.changes, options))
+    except DBAPIError as error:
+        if (sqlstate(error) or "")[:2] not in _MEANT_FOR_PEOPLE:
+            raise
+        raise Refused([_stopped(Step("the new types are tried out, in a savepoint", ()), error)]) from error
 
 
 def _held_to(found: Layout, adopted: undo.Recorded | None) -> Layout:
@@ -378,18 +389,28 @@ def _changed(expected: str, snapshot: Snapshot) -> Finding:
     )
 
 
-def _stopped(step: Step, error: DBAPIError) -> Finding:
+def _stopped(step: Step, error: DBAPIError, *, undoing: bool = False) -> Finding:
     """Say what PostgreSQL has against a step; the transaction is rolled back."""
     cause = error.orig.__cause__ if error.orig else None
     more = [part for name in ("detail", "hint") if (part := getattr(cause, name, None))]
     reason = str(cause or error.orig).splitlines()[0]
+    state = sqlstate(error) or ""
+    remedy = "Change what it names, or take it out of the way with --release, and run shadow plan again."
+    if undoing:
+        remedy = "Take what it names out of the way (what came since the cutover is not known to it), and undo again."
+    if state.startswith("P0"):  # raised by a function of the app's
+        more = [f"It was raised by {line}." for line in (getattr(cause, "context", None) or "").splitlines()[:1]]
+        remedy = (
+            "SELECT evtname, evtevent, evtfoid::regproc FROM pg_event_trigger WHERE evtenabled <> 'D';\n"
+            "-- shows which may have called it; for the cutover: ALTER EVENT TRIGGER its_name DISABLE;"
+        )
     return Finding(
         "statement-refused",
         "refuse",
         step.on[0] if step.on else step.title,
-        f"PostgreSQL does not let this be done: {step.title}. It says: {reason} (SQLSTATE {sqlstate(error)})."
-        + "".join(f" {part}" for part in more if sqlstate(error) not in ("23505", "23503", "22P02")),
-        "Change what it names, or take it out of the way with --release, and run shadow plan again.",
+        f"PostgreSQL does not let this be done: {step.title}. It says: {reason} (SQLSTATE {state})."
+        + "".join(f" {part}" for part in more if state not in ("23505", "23503", "22P02") and "CASCADE" not in part),
+        remedy,
     )
 
 
@@ -418,7 +439,8 @@ _FINAL = Finding(
     "refuse",
     REVISIONS["drop"],
     f"{REVISIONS['drop']} dropped the tables of {RETIRED_SCHEMA}; they cannot be made again from nothing.",
-    'pg_restore -d "$DATABASE_URL" -t THE_TABLE before-cutover.dump\n-- brings back each of them from the backup',
+    'pg_restore -d "$DATABASE_URL" -t THE_TABLE before-drop.dump\n-- brings back each of them from the backup; see '
+    "docs/cutover.md, After drop",
 )
 _UNSEEN = Finding(
     "identities-not-exported",

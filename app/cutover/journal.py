@@ -6,22 +6,35 @@ The promise: what `verify.py` compares with and what `shadow undo` runs was writ
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy import Connection
 
-from app.cutover.catalog import JOURNAL, Snapshot, Table, literal, quoted
-from app.cutover.changes import Changes
-from app.cutover.findings import Options, detached
-from app.cutover.layout import RETIRED_SCHEMA, Layout
+from app.cutover import restore, shapes
+from app.cutover.catalog import JOURNAL, OWN_TABLES, VERSION_TABLE, Snapshot, Table, literal, quoted
+from app.cutover.changes import RATE_LIMIT_ROWS, Changes
+from app.cutover.findings import Finding, Options, detached
+from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, Layout
 from app.cutover.signatures import USERS
 from app.cutover.steps import Record, Step
 
+KEPT_TABLES = (KEPT_COLUMNS, RATE_LIMIT_ROWS)
+"""Tables of our own in RETIRED_SCHEMA."""
 
-def creation(schema: str) -> Step:
-    """Return the step that makes the journal."""
+
+def creation(schema: str, snapshot: Snapshot, reader: str | None = None) -> Step:
+    """Return the step that makes the journal.
+
+    What undo runs is written there: nobody but who runs the cutover may write it, or could have anything run.
+
+    Args:
+        schema: where it is.
+        snapshot: the catalogue.
+        reader: who may read it, and Alembic's version table, where that is another than who runs this.
+    """
     journal = quoted(schema, JOURNAL)
+    ours = (journal, quoted(schema, VERSION_TABLE))
     return Step(
         f"the journal {journal} is made",
         (
@@ -39,10 +52,44 @@ def creation(schema: str) -> Step:
 )""",
             f"COMMENT ON TABLE {journal} IS "
             "'What the cutover did, who ran and accepted it, and how it is undone. Kept for shadow verify.'",
+            *(statement for table in ours for statement in kept_from_others(table, snapshot, reader)),
         ),
         undo=(f"DROP TABLE {journal}",),
         undone="it is dropped",
     )
+
+
+def kept_from_others(table: str, snapshot: Snapshot, reader: str | None) -> Iterator[str]:
+    """Yield what takes from a new table of our own the privileges that the database gives to others by default.
+
+    Args:
+        table: as SQL; it belongs to the role that looked.
+        snapshot: the catalogue.
+        reader: who may read it.
+    """
+    yield from restore.grants("TABLE", table, snapshot.role, None, snapshot.default_grantees)
+    if reader is not None:
+        yield f"GRANT SELECT ON {table} TO {quoted(reader)}"
+
+
+def not_given(snapshot: Snapshot, schema: str) -> Iterator[Finding]:
+    """Yield what keeps the role that looked from going on with, or back from, what another role did."""
+    ours = [table for name in OWN_TABLES if (table := snapshot.table(schema, name)) is not None]
+    ours += [table for name in KEPT_TABLES if (table := snapshot.table(RETIRED_SCHEMA, name)) is not None]
+    if lacking := [table for table in ours if not table.owned]:
+        by, role = lacking[0].owner, quoted(snapshot.role)
+        retired = [f"ALTER SCHEMA {RETIRED_SCHEMA} OWNER TO {role};"] if RETIRED_SCHEMA in snapshot.schemas else []
+        yield Finding(
+            "missing-privileges",
+            "refuse",
+            lacking[0].sql,
+            f"The cutover was run by {by}, to which {', '.join(table.sql for table in lacking)} belong: what undo runs "
+            f"is written there, so that {snapshot.role} may only read it.",
+            "\n".join(
+                [f"-- run it as {by}; or, as {by}, hand it over:", *retired]
+                + [f"ALTER TABLE {table.sql} OWNER TO {role};" for table in lacking]
+            ),
+        )
 
 
 def entry(schema: str, record: Record, facts: str = "'{}'::jsonb") -> str:
@@ -72,7 +119,13 @@ def chosen(connection: Connection, schema: str) -> dict[str, Any]:
     return found or {}
 
 
-def recording(layout: Layout, record: Record, before: dict[str, Any], counted: Sequence[Table] = ()) -> Step:
+def recording(
+    layout: Layout,
+    record: Record,
+    before: dict[str, Any],
+    counted: Sequence[Table] = (),
+    filled: Mapping[str, str] | None = None,
+) -> Step:
     """Return the step that records an action, with the facts before it.
 
     Args:
@@ -80,6 +133,7 @@ def recording(layout: Layout, record: Record, before: dict[str, Any], counted: S
         record: the action.
         before: from `facts`.
         counted: the tables whose rows are counted, nobody waiting for it.
+        filled: columns of the target that the action fills where they are null, and with what, as SQL.
     """
     told = literal(json.dumps(before, sort_keys=True)) + "::jsonb"
     if counted:
@@ -88,7 +142,7 @@ def recording(layout: Layout, record: Record, before: dict[str, Any], counted: S
         if layout.users is not None and "email" in layout.fields:
             names = {name: column.name for name, column in layout.fields.items()}
             told += f", 'ids', {hash_of_ids(layout.users.sql, names)}"
-            told += f", 'mirrored', {hash_of_mirrored(layout.users.sql, names)}"
+            told += f", 'mirrored', {hash_of_mirrored(layout.users.sql, names, filled)}"
         told += ")"
     return Step(
         "what is, who runs this and how it is undone is written to the journal",
@@ -127,12 +181,13 @@ def facts(snapshot: Snapshot, layout: Layout, changes: Changes | None, options: 
     gone = {column.name for column in changes.going} if changes else set()
     names = {move.table.key: move.name for move in changes.moves} if changes else {}
     moved = {quoted(*key): name for key, name in names.items()}
+    renamed = dict(changes.renames) if changes else {}
     return {
         "users": None if users is None else users.sql,
         "target": quoted(layout.schema, USERS),
         "fields": {name: column.name for name, column in layout.fields.items()},
-        "renames": dict(changes.renames) if changes else {},
-        "id_type": layout.fields["id"].type if "id" in layout.fields else None,
+        "renames": renamed,
+        "id_type": shapes.plain_type(layout.fields["id"]) if "id" in layout.fields else None,
         "roles": {
             role.name: {"table": names[role.table.key], "fields": dict(role.fields)}
             for role in layout.roles
@@ -141,6 +196,15 @@ def facts(snapshot: Snapshot, layout: Layout, changes: Changes | None, options: 
         "moved": {table: quoted(RETIRED_SCHEMA, name) for table, name in moved.items()},
         "going": [table.sql for table in tables],
         "going_columns": sorted(gone),
+        # what undo changes back, with the names of afterwards: nothing that came since may rest on it
+        "retyped": [
+            [layout.schema, USERS, renamed.get(each.column.name, each.column.name)]
+            if users is not None and each.table.key == users.key
+            else [*each.table.key, each.column.name]
+            for each in (changes.retypes if changes else ())
+        ],
+        "carried": sorted({(each.kind, each.name or each.identity) for each in (changes.carried if changes else ())}),
+        "index_names": _index_names(users, gone) if users is not None else [],
         "required_columns": [
             column.name
             for column in (users.columns if users else ())
@@ -165,21 +229,31 @@ def facts(snapshot: Snapshot, layout: Layout, changes: Changes | None, options: 
     }
 
 
+def _index_names(users: Table, gone: set[str]) -> list[str]:
+    """Return the names of the indexes that go with columns, and come back with them."""
+    names = [each.name for each in users.constraints if each.kind in "pux" and gone & set(each.columns)]
+    return names + [each.name for each in users.indexes if gone & set(each.columns)]
+
+
 def hash_of_ids(users: str, fields: Mapping[str, str]) -> str:
     """Return SQL that hashes the ids of all rows, whatever their order and type, to one number."""
     return _hash(users, f"{quoted(fields['id'])}::text")
 
 
-def hash_of_mirrored(users: str, fields: Mapping[str, str]) -> str:
+def hash_of_mirrored(users: str, fields: Mapping[str, str], filled: Mapping[str, str] | None = None) -> str:
     """Return SQL that hashes what is mirrored from the provider, and who is soft-deleted, in all rows.
 
     Args:
         users: the table, as SQL.
         fields: column of the target to the table's own; one that is not there counts as null.
+        filled: column of the target to what stands for null, as SQL; what is so to be filled is hashed as if it were.
     """
 
     def value(name: str, template: str) -> str:
-        return template.format(quoted(fields[name])) if name in fields else "NULL"
+        if name not in fields:
+            return "NULL"
+        own = quoted(fields[name])
+        return template.format(f"coalesce({own}, {filled[name]})" if filled and name in filled else own)
 
     moment = "extract(epoch FROM {})"
     return _hash(

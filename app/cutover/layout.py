@@ -11,7 +11,8 @@ between in silence. What cannot be decided is a `Doubt` that names the candidate
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
@@ -25,6 +26,7 @@ from app.cutover.signatures import (
     GOING_ROLES,
     OAUTH_ROLES,
     OWNED_ROLES,
+    PLAIN_ROLES,
     SIGNATURES,
     TARGET_COLUMNS,
     USERS,
@@ -32,6 +34,8 @@ from app.cutover.signatures import (
     says,
 )
 
+_TELLING = 7
+"""Columns of a role from which all but one of them are a reason to ask."""
 RETIRED_SCHEMA = "retired_auth"
 KEPT_COLUMNS = "users_columns"
 """Table in RETIRED_SCHEMA with the values of the columns that left users, by id."""
@@ -143,6 +147,10 @@ class Choices:
     keep: frozenset[str] = frozenset()
     """`users.column` that stays though its name says it goes, from --keep."""
 
+    def without(self, roles: Iterable[str]) -> Choices:
+        """Return the choices where no table plays any of some roles."""
+        return replace(self, tables={**self.tables, **dict.fromkeys(roles, NONE)})
+
 
 @dataclass(frozen=True, slots=True)
 class _Candidate:
@@ -198,7 +206,8 @@ class _Recognition:
         roles[0] = replace(users, fields={name: column.name for name, column in fields.items()})
         self._missing(users, roles)
         self._name_free(users.table)
-        columns = tuple(_going_columns(users.table, fields, self.choices))
+        vouched = frozenset({"the two-factor plugin"} if any(r.name == "two_factors" for r in roles) else ())
+        columns = tuple(_going_columns(users.table, fields, self.choices, vouched))
         if not self.snapshot.sees_all_rows:
             self.doubts += [
                 _hidden(table, self.snapshot.role) for table in (users.table, *going) if table.forced_row_security
@@ -217,10 +226,14 @@ class _Recognition:
         return Layout("retired", self.schema, tuple(roles), fields, doubts=tuple(self.doubts))
 
     def _without_users(self, roles: list[Role], going: list[Table]) -> Layout:
-        if not going:
+        if not going or self.doubts:
             taken = self.snapshot.table(self.schema, USERS)
-            if taken is not None:
+            if taken is not None and not self.doubts:
                 self.doubts.append(_taken(taken))
+            elif not self.doubts and self.choices.tables.get(USERS) != NONE:
+                possible = [t for t in self._tables() if shapes.could_be_users(self.snapshot, t, self.look)]
+                if possible:
+                    self.doubts.append(_unknown(possible))
             return Layout("empty", self.schema, doubts=tuple(self.doubts))
         self.doubts.append(
             Doubt(
@@ -256,12 +269,12 @@ class _Recognition:
 
     def _users(self) -> Role | None:
         if (mapped := self.choices.tables.get(USERS)) is not None:
-            return self._mapped(USERS, mapped)
+            return None if mapped == NONE else self._mapped(USERS, mapped)
         referred = self._referred()
         candidates = self._by_columns(USERS)
         # what sessions or accounts belong to needs no name; without them, columns alone are any customer table's
         candidates = [
-            replace(each, tier=1, reason=f"{each.reason}; {referred[each.table.key]}")
+            replace(each, tier=0, reason=f"{each.reason}; {referred[each.table.key]}")
             if each.table.key in referred
             else each
             for each in candidates
@@ -296,34 +309,74 @@ class _Recognition:
         candidates = [each for each in self._by_columns(role) if self._belongs(each, role, users, homes)]
         if role in OAUTH_ROLES and not {"oauth_applications", "oauth_clients"} & {each.name for each in found}:
             return None  # another server's: Better Auth's tokens are always for one of its own clients
-        if not candidates and users is not None:
-            taken = {each.table.key for each in found}
-            for table in self._tables():
-                if table.key in taken or table.schema not in homes:
-                    continue
-                if (shape := shapes.of_role(role, self.snapshot, table, users.table, self.look)) is not None:
-                    candidates.append(_Candidate(table, 3, *shape))
-            if candidates and not shapes.is_shape(users.reason) and SIGNATURES[role].fate == "goes":
-                # names were kept elsewhere, so a shape alone is as likely the app's
-                sure = [each for each in candidates if says(each.table.name, role) and shapes.is_proven(each.reason)]
-                if not sure:
-                    self._ask(role, candidates)
-                candidates = sure
+        if users is None or (candidates and role not in PLAIN_ROLES):
+            return self._chosen(role, candidates)
+        taken = {each.table.key for each in found} | {each.table.key for each in candidates}
+        shaped = [
+            _Candidate(table, 3, *shape)
+            for table in self._tables()
+            if table.key not in taken and table.schema in homes and not self._is_anothers(table, role, users)
+            if (shape := shapes.of_role(role, self.snapshot, table, users.table, self.look)) is not None
+        ]
+        if candidates:
+            candidates = self._told_apart(role, candidates, shaped, users.table)
+        elif not shapes.is_shape(users.reason) and SIGNATURES[role].fate == "goes":
+            # names were kept elsewhere, so a shape alone is as likely the app's
+            proven = [each for each in shaped if shapes.is_proven(each.reason)]
+            candidates = [each for each in proven if says(each.table.name, role)]
+            if not candidates:
+                self._ask(role, proven or list(self._nearly(role, taken, homes)))
+        else:
+            candidates = shaped
+            if not shaped:
+                self._ask(role, list(self._nearly(role, taken, homes)))
         return self._chosen(role, candidates)
 
-    def _ask(self, role: str, candidates: list[_Candidate]) -> None:
-        """Ask about tables that have a role's shape where the users table has its names: they may be the app's."""
-        proven = [each for each in candidates if shapes.is_proven(each.reason)]
-        if not proven:
+    def _nearly(self, role: str, taken: set[tuple[str, str]], homes: set[str]) -> Iterator[_Candidate]:
+        """Yield the tables that have most columns of a plugin's: one was given another name, or is the app's."""
+        signature = SIGNATURES[role]
+        if signature.fate != "goes" or role in PLAIN_ROLES or len(signature.full) < _TELLING:
             return
-        names = "; ".join(f"{each.table.sql}, {each.reason}" for each in proven)
-        options = [flag("map", f"{role}={each.table.schema}.{each.table.name}") for each in proven]
-        message = f"No table has the names of Better Auth's {role}, but one may be it: {names}."
+        for table in self._tables():
+            fields = _fields(table, role, self.choices.columns)
+            found = sorted(signature.full & fields.keys() - {"id"})
+            if table.key not in taken and table.schema in homes and len(found) + 2 >= len(signature.full):
+                yield _Candidate(table, 3, f"by the columns {', '.join(found)}", fields)
+
+    def _told_apart(
+        self, role: str, candidates: list[_Candidate], shaped: list[_Candidate], users: Table
+    ) -> list[_Candidate]:
+        """Return the tables that play a role whose columns any app's tables could have; ask where that is in doubt."""
+        family = re.fullmatch(r"(.+_)users?", normalised(users.name))
+        proven = [each for each in shaped if shapes.is_proven(each.reason)]
+        rivals = [] if says(users.name, USERS) else proven  # where names were mapped, a name is the less likely one
+        certain, possible = [], []
+        for each in candidates:
+            whose = shapes.whose(role, self.snapshot, each.table, each.fields, self.look)
+            named = each.tier == 1 or (family is not None and says(each.table.name, role, family[1]))
+            if named or whose == "Better Auth's":
+                certain.append(each)
+            elif whose == "unknown":
+                possible.append(each)
+        if certain and not rivals:
+            return certain
+        self._ask(role, [*certain, *possible, *proven])
+        return []
+
+    def _ask(self, role: str, candidates: list[_Candidate]) -> None:
+        """Ask about tables that may play a role, and may be the app's."""
+        if not candidates:
+            return
+        names = "; ".join(f"{each.table.sql}, {each.reason}" for each in candidates)
+        options = [flag("map", f"{role}={each.table.schema}.{each.table.name}") for each in candidates]
+        message = f"It cannot be told whether one of these is Better Auth's {role}, or the app's own: {names}."
         self.doubts.append(Doubt("role-by-shape", role, message, "\n".join([*options, f"--map {role}={NONE}"])))
 
     def _belongs(self, candidate: _Candidate, role: str, users: Role | None, homes: set[str]) -> bool:
         """Whether a table belongs to these users, and not to those of another app in the same database."""
         targets = {key.target for key in self.snapshot.keys_from(candidate.table.key)}
+        if users is not None and users.table.key not in targets and self._is_anothers(candidate.table, role, users):
+            return False
         if users is not None and role in OWNED_ROLES and users.table.key not in targets:
             owner = {
                 k.target
@@ -332,6 +385,16 @@ class _Recognition:
             }
             return not owner and candidate.table.schema in homes
         return candidate.table.schema in homes or (users is not None and users.table.key in targets)
+
+    def _is_anothers(self, table: Table, role: str, users: Role) -> bool:
+        """Whether a table has the name of a role in another app's family: `shop_jwks` beside `shop_user`."""
+        name = normalised(table.name)
+        prefix = next((name[:at] for at in range(1, len(name)) if says(name, role, name[:at])), None)
+        return prefix is not None and any(
+            says(each.name, USERS, prefix) and each.key != users.table.key
+            for each in self._tables()
+            if each.schema == table.schema
+        )
 
     def _chosen(self, role: str, candidates: list[_Candidate]) -> Role | None:
         if not candidates:
@@ -348,18 +411,26 @@ class _Recognition:
         return Role(role, best[0].table, best[0].reason, best[0].fields)
 
     def _mapped(self, role: str, mapped: str, users: Role | None = None) -> Role | None:
-        table = next((table for table in self.snapshot.tables if f"{table.schema}.{table.name}" == mapped), None)
+        table = next(
+            (each for each in self.snapshot.tables if mapped in (f"{each.schema}.{each.name}", each.sql)), None
+        )
         if table is None or table.kind not in ("r", "p"):
             what = "does not exist" if table is None else "is no table"
-            near = sorted(f"{each.schema}.{each.name}" for each in self._tables())[:12]
-            remedy = f"shadow inspect --map {role}=...  with one of: {', '.join(near)}"
+            near = sorted(self._tables(), key=lambda each: (each.name != mapped.rpartition(".")[2], each.sql))[:12]
+            remedy = "\n".join(flag("map", f"{role}={each.sql}") for each in near) or "shadow inspect"
             self.doubts.append(Doubt("role-missing", mapped, f"{mapped}, mapped to {role}, {what}.", remedy))
             return None
-        if table.column("id") is None:
-            message = f"{mapped}, mapped to {role}, has no column id, which every table of Better Auth's has."
-            self.doubts.append(Doubt("role-missing", mapped, message, "shadow inspect"))
-            return None
         fields = _fields(table, role, self.choices.columns)
+        if "id" not in fields:
+            message = f"{mapped}, mapped to {role}, has no id and no primary key, which Better Auth's tables have."
+            remedy = flag("map", f"{role}.id=its_column")
+            self.doubts.append(Doubt("role-missing", mapped, message, remedy))
+            return None
+        if users is not None and role in OWNED_ROLES and (others := self._of_others(table, fields, users.table)):
+            message = f"{table.sql}, mapped to {role}, belongs to {others}, and not to {users.table.sql}."
+            remedy = f"{flag('map', f'{role}={NONE}')}\n-- or the table of these users"
+            self.doubts.append(Doubt("role-missing", mapped, message, remedy))
+            return None
         if role != USERS and users is not None and (lacking := SIGNATURES[role].core - fields.keys()):
             shape = shapes.of_role(role, self.snapshot, table, users.table, self.look)
             if shape is None:
@@ -367,18 +438,29 @@ class _Recognition:
                 remedy = "\n".join(f"--map {role}.{name}=its_column" for name in sorted(lacking))
                 self.doubts.append(Doubt("role-missing", mapped, message, remedy))
                 return None
-            fields = shape[1]
+            fields = {**shape[1], **_mapped_fields(table, role, self.choices.columns)}
         return Role(role, table, "mapped by --map", fields)
+
+    def _of_others(self, table: Table, fields: Mapping[str, str], users: Table) -> str:
+        """Return what the rows of a table belong to, as SQL, where that is no user of these."""
+        keys = [key for key in self.snapshot.keys_from(table.key) if len(key.columns) == 1]
+        if any(key.target == users.key for key in keys):
+            return ""
+        return ", ".join(quoted(*key.target) for key in keys if key.columns == (fields.get("user_id"),))
 
     def _missing(self, users: Role, roles: list[Role]) -> None:
         """Ask for a role that must be there: where names were mapped, what was not recognised may still be it."""
-        if all(role.reason == "mapped by --map" or not shapes.is_shape(role.reason) for role in roles):
-            return
+        if users.table.column("identity_updated_at") is not None:
+            return  # adopted: what there was to ask has been asked
+        renamed = any(shapes.is_shape(role.reason) for role in roles) or not says(users.table.name, USERS)
         known = {role.name for role in roles} | set(self.choices.tables)
-        taken = {role.table.key for role in roles}
-        for name in ("sessions", "accounts", "verifications"):
+        # every user has an account; sessions may be kept elsewhere, and so may what is to be verified
+        wanted = ["sessions", "accounts", "verifications"] if renamed else []
+        wanted += ["accounts", "sessions"] if "accounts" not in known and not renamed else []
+        for name in wanted:
             if name in known or any(doubt.subject == name for doubt in self.doubts):
                 continue
+            taken = {role.table.key for role in roles}
             tables = [each for each in self._tables() if each.key not in taken and each.schema == users.table.schema]
             possible = [each for each in tables if shapes.could_be(name, self.snapshot, each, users.table)]
             if possible:
@@ -422,11 +504,15 @@ def _fields(table: Table, role: str, columns: Mapping[str, str]) -> dict[str, st
     fields: dict[str, str] = {}
     for column in table.columns:
         fields.setdefault(normalised(column.name), column.name)
-    for name, column_name in columns.items():
-        owner, _, part = name.partition(".")
-        if owner == role and table.column(column_name) is not None:
-            fields[part] = column_name
-    return fields
+    own = shapes.identifier(table)
+    if "id" not in fields and own is not None and normalised(own) not in SIGNATURES[role].full:
+        fields["id"] = own
+    return {**fields, **_mapped_fields(table, role, columns)}
+
+
+def _mapped_fields(table: Table, role: str, columns: Mapping[str, str]) -> dict[str, str]:
+    parts = ((name.partition("."), own) for name, own in columns.items())
+    return {part: own for (owner, _, part), own in parts if owner == role and table.column(own) is not None}
 
 
 def _taken(table: Table) -> Doubt:
@@ -438,6 +524,17 @@ def _taken(table: Table) -> Doubt:
         f"{'' if table.kind in ('r', 'p') else ', and is no table'}.",
         "Set DATABASE_SCHEMA to a schema in which the name users is free; or, if it is the users table after all, "
         f"--map users={table.schema}.{table.name} --map users.email=its_column ...",
+    )
+
+
+def _unknown(possible: list[Table]) -> Doubt:
+    names = ", ".join(table.sql for table in possible)
+    options = [flag("map", f"{USERS}={table.sql}") for table in possible]
+    return Doubt(
+        "role-missing",
+        USERS,
+        f"No table was recognised as Better Auth's users; by what refers to it, {names} could be.",
+        "\n".join([*options, f"--map {USERS}={NONE}"]),
     )
 
 
@@ -480,9 +577,15 @@ def _is_target(users: Table, schema: str, fields: Mapping[str, Column]) -> bool:
     return True
 
 
-def _going_columns(users: Table, fields: Mapping[str, Column], choices: Choices) -> Iterator[GoingColumn]:
+def _going_columns(
+    users: Table, fields: Mapping[str, Column], choices: Choices, vouched: frozenset[str]
+) -> Iterator[GoingColumn]:
     played = {column.name for column in fields.values()}
-    names = {normalised(column.name) for column in users.columns}
+    origins = [
+        known[0]
+        for column in users.columns
+        if (known := GOING_COLUMNS.get(normalised(column.name))) is not None and known[1].fullmatch(column.type)
+    ]
     for column in users.columns:
         name = normalised(column.name)
         known = GOING_COLUMNS.get(name)
@@ -490,6 +593,6 @@ def _going_columns(users: Table, fields: Mapping[str, Column], choices: Choices)
             continue
         if choices.keep & {f"users.{column.name}", f"users.{name}"}:
             continue
-        origin, _, neighbour = known
-        by_name = neighbour is not None and neighbour not in names
-        yield GoingColumn(column.name, f"{origin} put it there", by_name)
+        # one that comes alone, from its plugin or from elsewhere, has nothing but its name to speak for it
+        alone = origins.count(known[0]) < 2 and (known[0] not in vouched)
+        yield GoingColumn(column.name, f"{known[0]} put it there", alone)

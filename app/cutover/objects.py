@@ -78,6 +78,10 @@ class Column:
     """pg_type.typname, of what a domain is over in the end: `varchar`, `citext`, `_text` for an array of text."""
     base_kind: str = "b"
     """pg_type.typtype of that."""
+    plain_type: str = ""
+    """`character varying(255)`: of a domain the type below it, else the `type`."""
+    inherited: bool = False
+    """Whether a table above has it: it is dropped, renamed and retyped there alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,11 @@ class Constraint:
     columns: tuple[str, ...]
     definition: str
     comment: str | None
+    tablespace: str | None = None
+    """Of its index, as the next two; None where it is the database's."""
+    options: tuple[str, ...] = ()
+    """`fillfactor=70`: storage parameters, which the definition leaves out."""
+    index_comment: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +133,8 @@ class Index:
     unique: bool
     comment: str | None
     valid: bool
+    plain: bool = True
+    """Whether it is over columns alone, all rows: neither expressions nor a predicate."""
     statistics: tuple[str, ...] = ()
     """`1 SET STATISTICS 500`: per-column targets."""
     tablespace: str | None = None

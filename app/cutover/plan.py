@@ -44,12 +44,12 @@ def steps_for(action: Action, snapshot: Snapshot, layout: Layout, options: Optio
 def _adopt(
     snapshot: Snapshot, layout: Layout, found: Changes | None, options: Options, operator: str
 ) -> tuple[Step, ...]:
-    steps = [journal.creation(layout.schema)]
+    steps = [journal.creation(layout.schema, snapshot, None if found is None else found.owner_but(snapshot.role))]
     first: tuple[str, ...] = ()
     if found is None:
         steps.append(_create_users(layout.schema))
     else:
-        if added := list(_add_columns(found)):
+        if added := list(_add_columns(snapshot, found)):
             readers = "readers wait from here to the end of the transaction"
             steps += (Step(readers, shutting_out((found.users.sql,)), "ACCESS EXCLUSIVE", (found.users.sql,)), *added)
             first = shutting_out((found.users.sql,))
@@ -73,18 +73,23 @@ def _create_users(schema: str) -> Step:
     )
 
 
-def _add_columns(found: Changes) -> Iterator[Step]:
+def _add_columns(snapshot: Snapshot, found: Changes) -> Iterator[Step]:
     users = found.users
     missing = [name for name in TARGET_COLUMNS if name not in found.fields]
     if missing:
         added = ", ".join(f"ADD COLUMN {name} {' '.join(TARGET_COLUMNS[name]).rstrip()}" for name in missing)
-        dropped = ", ".join(f"DROP COLUMN IF EXISTS {name}" for name in reversed(missing))
+        # of a child that was released and inherits again, the columns are its own too
+        tables = (users, *(changes.children(snapshot, users)))
+        dropped = {
+            table.sql: [f"DROP COLUMN IF EXISTS {name}" for name in reversed(missing) if table.column(name) is None]
+            for table in tables
+        }
         yield Step(
             f"{users.name} gains {', '.join(missing)}",
             (f"ALTER TABLE {users.sql} {added}",),
             "ACCESS EXCLUSIVE",
             (users.sql,),
-            undo=(f"ALTER TABLE {users.sql} {dropped}",),
+            undo=tuple(f"ALTER TABLE {table} {', '.join(gone)}" for table, gone in dropped.items() if gone),
             undone="the columns are dropped",
         )
     for name, column, default in () if found.renamed else found.defaults:

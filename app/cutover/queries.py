@@ -38,10 +38,14 @@ HEAD = f"""
 SELECT current_database() AS database, current_setting('server_version_num')::int AS version,
        current_user::text AS role,
        (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user) AS sees_all_rows,
+       (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
        has_database_privilege(current_database(), 'CREATE') AS may_create_schema,
        ARRAY(SELECT n.nspname::text FROM pg_namespace n WHERE {VISIBLE} ORDER BY 1) AS schemas,
        ARRAY(SELECT n.nspname::text FROM pg_namespace n WHERE {VISIBLE}
              AND has_schema_privilege(n.oid, 'CREATE') ORDER BY 1) AS creatable_schemas,
+       ARRAY(SELECT ARRAY[pg_get_userbyid(o.relowner)::text, n.nspname::text]
+             FROM (SELECT DISTINCT relowner FROM pg_class WHERE relkind IN ('r', 'p')) o, pg_namespace n
+             WHERE {VISIBLE} AND has_schema_privilege(o.relowner, n.oid, 'CREATE') ORDER BY 1) AS creating_owners,
        ARRAY(SELECT DISTINCT CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END
              FROM pg_default_acl f, LATERAL (SELECT grantee FROM aclexplode(f.defaclacl)
                                              UNION SELECT f.defaclrole) x
@@ -119,7 +123,9 @@ SELECT a.attrelid::int8 AS oid, a.attname AS name, format_type(a.atttypid, a.att
        CASE {compression} WHEN 'p' THEN 'pglz' WHEN 'l' THEN 'lz4' END AS compression,
        coalesce(a.attoptions, '{{}}') AS options, {_grants("a.attacl", "c.relowner")} AS grants,
        t.typtype::text AS type_kind, coalesce(u.typname, t.typname)::text AS base_type,
-       coalesce(u.typtype, t.typtype)::text AS base_kind
+       coalesce(u.typtype, t.typtype)::text AS base_kind,
+       CASE WHEN u.oid IS NULL THEN format_type(a.atttypid, a.atttypmod) ELSE format_type(u.oid, t.typtypmod) END
+         AS plain_type, a.attinhcount > 0 AS inherited
 FROM pg_attribute a JOIN pg_class c ON c.oid = a.attrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 JOIN pg_type t ON t.oid = a.atttypid
 LEFT JOIN (bases b JOIN pg_type u ON u.oid = b.base AND u.typtype <> 'd') ON b.oid = t.oid
@@ -140,8 +146,11 @@ SELECT k.conrelid::int8 AS oid, k.conname AS name, k.contype::text AS kind,
        pg_get_constraintdef(k.oid) AS definition, k.confupdtype::text AS on_update, k.confdeltype::text AS on_delete,
        k.convalidated AS validated, coalesce((to_jsonb(k) ->> 'conenforced')::bool, true) AS enforced,
        obj_description(k.oid, 'pg_constraint') AS comment, k.conparentid <> 0 AS inherited,
-       k.confmatchtype::text AS match, k.condeferrable AS deferrable, k.condeferred AS deferred
+       k.confmatchtype::text AS match, k.condeferrable AS deferrable, k.condeferred AS deferred,
+       (SELECT s.spcname FROM pg_tablespace s WHERE s.oid = x.reltablespace) AS tablespace,
+       coalesce(x.reloptions, '{{}}') AS options, obj_description(x.oid, 'pg_class') AS index_comment
 FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+LEFT JOIN pg_class x ON k.contype IN ('p', 'u', 'x') AND x.oid = k.conindid
 WHERE k.contype IN ('p', 'u', 'c', 'x', 'f', 'n') AND {VISIBLE}
 ORDER BY n.nspname, c.relname, k.conname"""
 
@@ -152,6 +161,7 @@ SELECT i.indrelid::int8 AS oid, x.relname AS name, i.indisunique AS unique, pg_g
              WHERE d.classid = 'pg_class'::regclass AND d.objid = i.indexrelid
                AND d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indrelid ORDER BY 1) AS columns,
        obj_description(i.indexrelid, 'pg_class') AS comment, i.indisvalid AS valid,
+       i.indexprs IS NULL AND i.indpred IS NULL AS plain,
        ARRAY(SELECT format('%s SET STATISTICS %s', a.attnum, a.attstattarget) FROM pg_attribute a
              WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0 ORDER BY a.attnum) AS statistics,
        (SELECT s.spcname FROM pg_tablespace s WHERE s.oid = x.reltablespace) AS tablespace,

@@ -10,14 +10,14 @@ The promise: nothing stays, no row is read, and nobody waits: the real tables ar
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.cutover import aside
 from app.cutover.catalog import Snapshot, Table, quoted
-from app.cutover.changes import Changes
+from app.cutover.changes import Changes, Retype, children
 from app.cutover.findings import Complaint, Options
 from app.cutover.layout import without_beside
 
@@ -25,8 +25,8 @@ _SCHEMA = "shadow_rehearsal"
 
 
 def rehearse(connection: Connection, snapshot: Snapshot, changes: Changes, options: Options) -> tuple[Complaint, ...]:
-    """Return what could not be made again over the new types; nothing where no row is written anew."""
-    if not any(each.rewrites for each in changes.retypes) or not snapshot.may_create_schema:
+    """Return what could not be made again over the new types; nothing where there are none."""
+    if not changes.retypes or not snapshot.may_create_schema:
         return ()
     with connection.begin_nested() as savepoint:
         found = tuple(_complaints(connection, without_beside(snapshot), changes, options))
@@ -40,9 +40,16 @@ def _complaints(connection: Connection, snapshot: Snapshot, changes: Changes, op
     stage = _Stage(connection, snapshot)
     for schema in dict.fromkeys([*(table.schema for table in tables), *snapshot.schemas]):
         stage.open(schema)
-    for table in tables:
-        stage.put(table, changes)
-    for part in aside.parts(changes):
+    retyped = {table: [each for each in changes.retypes if each.table.key == table.key] for table in tables}
+    for table in tables:  # a partition's or child's columns change with those above
+        for below in children(snapshot, table):
+            retyped[below] = [*retyped.get(below, []), *retyped[table]]
+    # what sits on a table must find it here, not the real one
+    sites = (snapshot.table(*found.owner) for found in changes.carried if found.owner is not None)
+    retyped.update({site: [] for site in sites if site is not None and site.kind in "rp" and site not in retyped})
+    for table, retypes in retyped.items():
+        stage.put(table, retypes)
+    for part in aside.all_parts(changes):
         if (words := stage.tried(part.restore[:1])) is not None:
             yield Complaint(part.kind, f"{quoted(part.name)} of {part.table.sql}", part.drop, words)
     for removal in objects:
@@ -66,15 +73,12 @@ class _Stage:
             self._schemas[schema] = f"{_SCHEMA}_{len(self._schemas)}"
             self._connection.exec_driver_sql(f"CREATE SCHEMA {self._schemas[schema]}")
 
-    def put(self, table: Table, changes: Changes) -> None:
+    def put(self, table: Table, retypes: Iterable[Retype]) -> None:
         """Make a table's double, empty, with the new types."""
         double = quoted(self._schemas[table.schema], table.name)
         self._connection.exec_driver_sql(f"CREATE TABLE {double} (LIKE {table.sql})")
-        for retype in changes.retypes:
-            if retype.table.key == table.key:
-                self._connection.exec_driver_sql(
-                    f"ALTER TABLE {double} ALTER COLUMN {quoted(retype.column.name)} TYPE {retype.using}"
-                )
+        for name, using in {retype.column.name: retype.using for retype in retypes}.items():
+            self._connection.exec_driver_sql(f"ALTER TABLE {double} ALTER COLUMN {quoted(name)} TYPE {using}")
         self._names[table.sql] = double
 
     def tried(self, statements: Sequence[str]) -> str | None:

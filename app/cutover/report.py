@@ -222,8 +222,12 @@ def _print_users(console: Console, layout: Layout, census: Census) -> None:
         doubt = ", [yellow]by its name alone[/]" if column.by_name_only else ""
         console.print(f"users.{escape(column.name)} goes: {escape(column.reason)}{doubt}", highlight=False)
     hashes = ", ".join(f"{count:,} {kind}" for kind, count in census.password_hashes.items())
-    console.print(f"password hashes: {hashes or 'none'}", highlight=False)
-    console.print(f"live sessions: {census.live_sessions:,}", highlight=False)
+    live = "not known" if census.live_sessions is None else f"{census.live_sessions:,}"
+    if layout.doubts:
+        console.print("password hashes, live sessions: not counted while the layout is in doubt", highlight=False)
+    else:
+        console.print(f"password hashes: {hashes or 'none'}", highlight=False)
+        console.print(f"live sessions: {live}", highlight=False)
     if layout.version:
         console.print(f"Better Auth: {layout.version}, by the columns of its tables", highlight=False)
 

@@ -67,9 +67,13 @@ def _comment(on: str, text: str | None) -> Iterator[str]:
 
 
 def _options(options: Iterable[str]) -> str:
-    pairs = (option.partition("=") for option in options)
-    listed = ", ".join(f"{quoted(*name.split('.'))}={literal(value)}" for name, _, value in pairs)
+    listed = _pairs(options)
     return f" WITH ({listed})" if listed else ""
+
+
+def _pairs(options: Iterable[str]) -> str:
+    pairs = (option.partition("=") for option in options)
+    return ", ".join(f"{quoted(*name.split('.'))}={literal(value)}" for name, _, value in pairs)
 
 
 # --------------------------------------------------------------------------------------------------------- relations
@@ -176,6 +180,12 @@ def constraint(table: Table, constraint: Constraint) -> Iterator[str]:
     """Yield what makes a constraint of a table's own."""
     yield f"ALTER TABLE {table.sql} ADD CONSTRAINT {quoted(constraint.name)} {constraint.definition}"
     yield from _comment(f"CONSTRAINT {quoted(constraint.name)} ON {table.sql}", constraint.comment)
+    index = quoted(table.schema, constraint.name)
+    if constraint.options:
+        yield f"ALTER INDEX {index} SET ({_pairs(constraint.options)})"
+    if constraint.tablespace is not None:
+        yield f"ALTER INDEX {index} SET TABLESPACE {quoted(constraint.tablespace)}"
+    yield from _comment(f"INDEX {index}", constraint.index_comment)
     yield from _chosen(table, constraint.name)
 
 

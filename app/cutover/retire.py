@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain, count
 
 from app.cutover import aside, beside, estimate, journal, release, restore
 from app.cutover.catalog import Column, ForeignKey, Snapshot, Table, literal, quoted
@@ -37,7 +38,7 @@ def steps(
         return (journal.recording(layout, Record("retire", operator, options, snapshot.fingerprint), facts, counted),)
     keys = _detached(snapshot, layout, options)
     locked = _locked(snapshot, changes, keys)
-    copied = list(_copy(changes))
+    copied = list(_copy(snapshot, changes))
     after = [
         *_fill(changes),
         *(_detach(snapshot, key) for key in keys),
@@ -50,9 +51,9 @@ def steps(
         *_retype(objects, changes, options),
         *_complete(changes),
         *_require(changes),
-        *_rename(changes),
+        *_rename(objects, changes),
         *_compatible(snapshot, changes, options),
-        *_clear_rate_limits(changes),
+        *_clear_rate_limits(snapshot, changes),
     ]
     # the fills run while only writers wait, and are undone with the rest
     filled = [step for step in after if step.lock == "SHARE"]
@@ -71,7 +72,7 @@ def steps(
     return (
         settling(locked),
         *copied,
-        journal.recording(layout, record, facts, counted),
+        journal.recording(layout, record, facts, counted, {fill.name: fill.value for fill in changes.fills}),
         *((writers_wait, *catching_up) if catching_up else ()),
         Step(
             "readers wait too, from here to the end of the transaction",
@@ -108,12 +109,14 @@ def _locked(snapshot: Snapshot, changes: Changes, keys: Iterable[ForeignKey]) ->
 # ---------------------------------------------------------------------------------------------------- values are kept
 
 
-def _copy(changes: Changes) -> Iterator[Step]:
+def _copy(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
+    reader = changes.owner_but(snapshot.role)
     yield Step(
         f"the schema {RETIRED_SCHEMA} is made",
         (
             f"CREATE SCHEMA {RETIRED_SCHEMA}",
             f"COMMENT ON SCHEMA {RETIRED_SCHEMA} IS {literal(retired_comment(changes.schema))}",
+            *((f"GRANT USAGE ON SCHEMA {RETIRED_SCHEMA} TO {quoted(reader)}",) if reader is not None else ()),
         ),
         undo=(f"DROP SCHEMA {RETIRED_SCHEMA}",),
         undone="it is dropped, empty",
@@ -128,6 +131,7 @@ def _copy(changes: Changes) -> Iterator[Step]:
             f"SELECT set_config({literal(_SEEN)}, pg_current_snapshot()::text, true)",
             f"CREATE TABLE {kept} AS SELECT {selected} FROM {changes.users.sql}",
             f"ALTER TABLE {kept} ADD PRIMARY KEY ({_id(changes)})",
+            *journal.kept_from_others(kept, snapshot, reader),
         ),
         undo=(f"DROP TABLE {kept}",),
         undone="it is dropped after the values are back",
@@ -400,11 +404,14 @@ def _hushed(users: Table, going: set[str], absent: Collection[str] = ()) -> tupl
     """Return what silences, and what restores, all that an UPDATE of users would set off or run into.
 
     Nobody changes these rows: triggers and rules of the app's must not see it, and a row that violates a NOT VALID
-    check, which holds for changes only, must not be in the way.
+    check, which holds for changes only, must not be in the way; nor a publication that could not tell rows apart.
     """
     table = users.sql
     modes = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
     quiet, loud = [], []
+    if users.replica_identity == "n":
+        quiet.append(f"ALTER TABLE {table} REPLICA IDENTITY FULL")
+        loud.append(f"ALTER TABLE {table} REPLICA IDENTITY NOTHING")
     for kind, what in (("TRIGGER", users.triggers), ("RULE", users.rules)):
         for item in what:
             if item.enabled in modes and f"{quoted(item.name)} on {table}" not in absent:
@@ -562,7 +569,7 @@ def _require(changes: Changes) -> Iterator[Step]:
         )
 
 
-def _rename(changes: Changes) -> Iterator[Step]:
+def _rename(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
     users = changes.users
     if not changes.renamed:
         return
@@ -570,13 +577,17 @@ def _rename(changes: Changes) -> Iterator[Step]:
     for own, name in changes.renames:
         there.append(f"ALTER TABLE {users.sql} RENAME COLUMN {quoted(own)} TO {quoted(name)}")
         back.append(f"ALTER TABLE {users.sql} RENAME COLUMN {quoted(name)} TO {quoted(own)}")
-    here = quoted(users.schema, USERS)
-    if users.name != USERS:
-        there.append(f"ALTER TABLE {users.sql} RENAME TO {USERS}")
-        back.insert(0, f"ALTER TABLE {here} RENAME TO {quoted(users.name)}")
+    passing = _passing(snapshot, changes)
+    on_the_way, there_too = quoted(users.schema, passing), quoted(changes.schema, passing)
+    if passing != users.name:
+        there.append(f"ALTER TABLE {users.sql} RENAME TO {quoted(passing)}")
+        back.insert(0, f"ALTER TABLE {on_the_way} RENAME TO {quoted(users.name)}")
     if users.schema != changes.schema:
-        there.append(f"ALTER TABLE {here} SET SCHEMA {quoted(changes.schema)}")
-        back.insert(0, f"ALTER TABLE {quoted(changes.schema, USERS)} SET SCHEMA {quoted(users.schema)}")
+        there.append(f"ALTER TABLE {on_the_way} SET SCHEMA {quoted(changes.schema)}")
+        back.insert(0, f"ALTER TABLE {there_too} SET SCHEMA {quoted(users.schema)}")
+    if passing != USERS:
+        there.append(f"ALTER TABLE {there_too} RENAME TO {USERS}")
+        back.insert(0, f"ALTER TABLE {quoted(changes.schema, USERS)} RENAME TO {quoted(passing)}")
     yield Step(
         f"{users.sql} becomes {quoted(changes.schema, USERS)}, and {len(changes.renames)} columns get their new names",
         tuple(there),
@@ -585,6 +596,17 @@ def _rename(changes: Changes) -> Iterator[Step]:
         undo=tuple(back),
         undone="names become what they were",
     )
+
+
+def _passing(snapshot: Snapshot, changes: Changes) -> str:
+    """Return the name under which users moves from schema to schema: one that is free in both."""
+    users = changes.users
+    if users.schema == changes.schema:
+        return USERS
+    places = (users.schema, changes.schema)
+    taken = {table.name for table in snapshot.tables if table.schema in places and table.key != users.key}
+    names = chain((USERS, users.name), (f"users_{number}" for number in count(2)))
+    return next(name for name in names if name not in taken)
 
 
 def _compatible(snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[Step]:
@@ -597,22 +619,28 @@ def _compatible(snapshot: Snapshot, changes: Changes, options: Options) -> Itera
         )
 
 
-def _clear_rate_limits(changes: Changes) -> Iterator[Step]:
+def _clear_rate_limits(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
     table, key = changes.rate_limits, changes.rate_limit_key
     if table is None or key is None:
         return
     kept = quoted(RETIRED_SCHEMA, RATE_LIMIT_ROWS)
     columns = ", ".join(quoted(column.name) for column in table.columns if not column.generated)
     overriding = " OVERRIDING SYSTEM VALUE" if any(column.identity for column in table.columns) else ""
+    quiet, loud = _hushed(table, set())
     yield Step(
         f"{table.sql} loses its rows of sessions",
         (
             f"CREATE TABLE {kept} AS SELECT {columns} FROM {table.sql} WITH NO DATA",
+            *journal.kept_from_others(kept, snapshot, changes.owner_but(snapshot.role)),
+            *quiet,
             f"WITH gone AS (DELETE FROM {table.sql} WHERE {quoted(key.name)} LIKE {literal(DEAD_ROWS)} "
             f"RETURNING {columns}) INSERT INTO {kept} SELECT * FROM gone",
+            *loud,
         ),
         undo=(
+            *quiet,
             f"INSERT INTO {table.sql} ({columns}){overriding} SELECT * FROM {kept} ON CONFLICT DO NOTHING",
+            *loud,
             f"DROP TABLE {kept}",
         ),
         undone="they come back",

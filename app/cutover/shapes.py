@@ -14,7 +14,9 @@ from app.cutover.catalog import Column, Snapshot, Table, quoted
 from app.cutover.flags import flag
 from app.cutover.signatures import GOING_COLUMNS, TARGET_COLUMNS, USERS, normalised
 
-Content = Literal["address", "picture", "password", "provider", "key", "agent", "token", "reset", "limit"]
+Content = Literal[
+    "address", "picture", "password", "provider", "key", "agent", "token", "sealed", "reset", "limit", "anything"
+]
 """What the sampled values of a text column are; see `samples.py`."""
 Look = Callable[[Table], Mapping[str, frozenset[Content]]]
 """Returns what is in each text column of a table."""
@@ -53,17 +55,47 @@ def is_boolean(column: Column) -> bool:
 
 
 def is_number(column: Column) -> bool:
-    return column.type in ("smallint", "integer", "bigint")
+    return plain_type(column) in ("smallint", "integer", "bigint")
+
+
+def plain_type(column: Column) -> str:
+    """Return a column's type, of a domain the one below it."""
+    return column.plain_type or column.type
+
+
+def stand_in(column: Column, *, distinct: bool = False) -> str:
+    """Return SQL for a value that a column takes, for a remedy that can be pasted.
+
+    Args:
+        column: the column.
+        distinct: whether each row needs another.
+    """
+    kind = column.base_type
+    if column.base_kind == "e":
+        return f"(enum_range(NULL::{column.type}))[1]"
+    if kind in _TEXT_TYPES and distinct:
+        return "gen_random_uuid()::text"
+    if kind.startswith(("int", "float", "numeric", "money")) and kind != "interval":
+        return "0"
+    fixed = {
+        "bool": "false", "uuid": "gen_random_uuid()", "json": "'{}'", "jsonb": "'{}'", "interval": "'0'",
+        "timestamp": "now()", "timestamptz": "now()", "date": "now()", "time": "now()", "timetz": "now()",
+        "inet": "'0.0.0.0'", "cidr": "'0.0.0.0/0'",
+    }  # fmt: skip
+    if column.base_kind in "rm":
+        return "'empty'" if column.base_kind == "r" else "'{}'"
+    return fixed.get(kind, "'{}'" if kind.startswith("_") else "''")
 
 
 def is_wide_key(column: Column) -> bool:
     """Whether a column holds any `sub` that the server takes: text, or varchar of at least 255."""
-    return column.type == "text" or (column.type.startswith("character varying") and room(column) >= 255)
+    type_ = plain_type(column)
+    return type_ == "text" or (type_.startswith("character varying") and room(column) >= 255)
 
 
 def room(column: Column) -> float:
     """Return how many characters a column of a text type takes."""
-    length = re.search(r"\((\d+)\)", column.type)
+    length = re.search(r"\((\d+)\)", plain_type(column))
     return float(length[1]) if length else float("inf")
 
 
@@ -89,9 +121,26 @@ def users(snapshot: Snapshot, table: Table, look: Look) -> str | None:
     return f"{_BY_SHAPE}{shaped['accounts']} has the shape of its accounts, {shaped['sessions']} of its sessions"
 
 
+def could_be_users(snapshot: Snapshot, table: Table, look: Look) -> bool:
+    """Whether types and foreign keys allow a table to be users: accounts and sessions could belong to it."""
+    referring = {key.table for key in snapshot.keys_to(table.key) if len(key.columns) == 1}
+    others = [other for key in referring if (other := snapshot.table(*key)) is not None]
+    accounts = {each.key for each in others if could_be("accounts", snapshot, each, table)}
+    sessions = {each.key for each in others if could_be("sessions", snapshot, each, table)}
+    return bool(accounts) and len(accounts | sessions) > 1 and has_address(table, look)
+
+
+def identifier(table: Table) -> str | None:
+    """Return the column that is a table's id: of that name, or else the primary key."""
+    if (own := next((column.name for column in table.columns if normalised(column.name) == "id"), None)) is not None:
+        return own
+    keys = [constraint.columns for constraint in table.constraints if constraint.kind == "p"]
+    return keys[0][0] if keys and len(keys[0]) == 1 else None
+
+
 def has_address(table: Table, look: Look) -> bool:
     """Whether a table can hold users: it has an id and one column of e-mail addresses."""
-    if table.column("id") is None:
+    if identifier(table) is None:
         return False
     return any(is_text(column) and _says(column, "mail") for column in table.columns) or any(
         "address" in contents for contents in look(table).values()
@@ -100,10 +149,13 @@ def has_address(table: Table, look: Look) -> bool:
 
 def of_role(role: str, snapshot: Snapshot, table: Table, users: Table, look: Look) -> tuple[str, dict[str, str]] | None:
     """Return why a table plays a role of these users by its shape, and the columns that are known; None if not."""
-    if role not in _HINTS or table.column("id") is None or not could_be(role, snapshot, table, users):
+    own = identifier(table)
+    if role not in _HINTS or own is None or not could_be(role, snapshot, table, users):
         return None
     contents = look(table)
-    fields = {column.name: column.name for column in table.columns if column.name == "id"}
+    fields = {"id": own}
+    referring = {column for key in snapshot.keys_from(table.key) for column in key.columns}
+    contents = {name: found for name, found in contents.items() if name not in {own, *referring}}
     proofs = []
     for part, (content, hint) in _HINTS[role].items():
         by_content = [name for name, found in contents.items() if content in found] if content else []
@@ -114,9 +166,11 @@ def of_role(role: str, snapshot: Snapshot, table: Table, users: Table, look: Loo
         ]
         if len(by_content) == 1:
             fields[part] = by_content[0]
-            proofs.append(f"{quoted(by_content[0])} holds {_CONTENT_WORDS[content]}" if content else "")
+            proofs.append(f"{quoted(by_content[0])} holds {_CONTENT_WORDS[content]}")
         elif len(wanted) == 1:
             fields[part] = wanted[0]
+        if content == "sealed" and len(by_content) > 1:
+            proofs.append(f"{' and '.join(map(quoted, by_content))} hold {_CONTENT_WORDS[content]}")
     owner = [key.columns[0] for key in snapshot.keys_from(table.key) if key.target == users.key]
     if owner:
         fields["user_id"] = owner[0]
@@ -128,12 +182,34 @@ def of_role(role: str, snapshot: Snapshot, table: Table, users: Table, look: Loo
     return _BY_SHAPE + "; ".join(because), fields
 
 
+def whose(
+    role: str, snapshot: Snapshot, table: Table, fields: Mapping[str, str], look: Look
+) -> Literal["Better Auth's", "the app's", "unknown"]:
+    """Return whose a table is that has the columns of a role, by what is in them."""
+    part, content = _OWN[role]
+    found = look(table).get(fields[part], frozenset())
+    if content in found:
+        return "Better Auth's"
+    refers = role in ("jwks", "verifications") and any(snapshot.keys_from(table.key))
+    speaks = role in ("jwks", "two_factors") and "anything" in found
+    return "the app's" if refers or speaks else "unknown"
+
+
+_OWN: Mapping[str, tuple[str, Content]] = {
+    "sessions": ("token", "token"),
+    "verifications": ("identifier", "reset"),
+    "jwks": ("public_key", "key"),
+    "two_factors": ("secret", "sealed"),
+}
+"""Of each role that any app's tables could have the columns of, the one of which the values tell."""
+
+
 def could_be(role: str, snapshot: Snapshot, table: Table, users: Table) -> bool:
     """Whether types and foreign keys allow a role."""
     keys = list(snapshot.keys_from(table.key))
     owners = [key for key in keys if key.target == users.key and len(key.columns) == 1]
     texts = [column for column in table.columns if is_text(column)]
-    own = {column for key in keys for column in key.columns} | {"id"}
+    own = {column for key in keys for column in key.columns} | {identifier(table) or ""}
     texts = [column for column in texts if column.name not in own]
     moments = [column for column in table.columns if is_moment(column)]
     if role == "accounts":
@@ -166,13 +242,13 @@ _HINTS: Mapping[str, Mapping[str, tuple[Content | None, str]]] = {
         "scope": (None, "scope"),
     },
     "sessions": {
-        "token": (None, "token|secret"),
+        "token": ("token", "token|secret"),
         "expires_at": (None, "expir|valid|until|ends|lapse"),
         "ip_address": (None, r"(^|_)ip(_|$)|address"),
         "user_agent": ("agent", "agent|browser|device|client"),
         "created_at": (None, _CREATED),
     },
-    "two_factors": {"secret": (None, "secret|seed|totp"), "backup_codes": (None, "backup|recover|code")},
+    "two_factors": {"secret": ("sealed", "secret|seed|totp"), "backup_codes": (None, "backup|recover|code")},
     "jwks": {"public_key": ("key", "pub"), "private_key": (None, "priv")},
     "rate_limits": {"key": ("limit", "key")},
     "verifications": {
@@ -192,7 +268,8 @@ _CONTENT_WORDS: Mapping[Content | None, str] = {
     "agent": "user agents",
     "key": "JSON Web Keys",
     "reset": "purposes of verification",
-    "token": "tokens",
+    "token": "tokens of 32 letters and digits",
+    "sealed": "what was encrypted",
     "limit": "how often sessions asked",
 }
 
@@ -247,6 +324,8 @@ def parts_of_users(users: Table, mapped: Mapping[str, str], look: Look) -> Parts
             faults.append(_several(users, name, spelled))
         elif spelled:
             found[name], reasons[name] = spelled[0], "its name"
+        elif name == "id" and (key := users.column(identifier(users) or "")) is not None:
+            found[name], reasons[name] = key, "the primary key"
     taken = {column.name for column in found.values()}
     for name in TARGET_COLUMNS:
         if name in found or f"{USERS}.{name}" in mapped or any(fault[1] == f"users.{name}" for fault in faults):
@@ -295,7 +374,7 @@ def _speaks_of_another(name: str, column: Column) -> bool:
 def _fits(name: str, column: Column) -> bool:
     wanted = TARGET_COLUMNS[name][0]
     if name == "id":
-        return is_text(column) or column.type == "uuid" or is_number(column)
+        return is_text(column) or plain_type(column) == "uuid" or is_number(column)
     if wanted == "boolean":
         return is_boolean(column)
     return is_moment(column) if wanted.startswith("timestamp") else is_text(column)

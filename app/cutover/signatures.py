@@ -52,7 +52,7 @@ SIGNATURES: Mapping[str, Signature] = {
         "goes", "oauth_application", "id client_id client_secret redirect_urls", "name type disabled"
     ),
     "oauth_clients": _signature(
-        "goes", "oauth_client", "id client_id client_secret redirect_uris", "grant_types response_types"
+        "goes", "oauth_client", "id client_id client_secret redirect_uris grant_types response_types"
     ),
     "oauth_access_tokens": _signature(
         "goes", "oauth_access_token", "id client_id user_id scopes", "access_token access_token_expires_at"
@@ -91,6 +91,9 @@ OAUTH_ROLES = frozenset(
 OWNED_ROLES = frozenset({"sessions", "accounts", "two_factors", "passkeys"})
 """Roles whose rows belong to a user: where the database has foreign keys at all, theirs lead to the users table."""
 
+PLAIN_ROLES = frozenset({"sessions", "verifications", "jwks", "two_factors"})
+"""Roles whose columns have names that any app's tables have: of devices, coupons, keys of machines."""
+
 TARGET_COLUMNS: Mapping[str, tuple[str, str]] = {
     "id": ("character varying(255)", "PRIMARY KEY"),
     "name": ("text", "NOT NULL"),
@@ -112,28 +115,28 @@ _TEXT = re.compile(r"text|character varying(\(\d+\))?")
 _MOMENT = re.compile(r"timestamp(\(\d\))? with(out)? time zone")
 _BOOLEAN = re.compile(r"boolean")
 
-GOING_COLUMNS: Mapping[str, tuple[str, re.Pattern[str], str | None]] = {
-    "status": ("Auther's template", _TEXT, "deactivated_at"),
-    "deactivated_at": ("Auther's template", _MOMENT, None),
-    "deactivated_by": ("Auther's template", re.compile(_TEXT.pattern + "|uuid|integer|bigint"), None),
-    "deactivated_reason": ("Auther's template", _TEXT, None),
-    "failed_login_attempts": ("Auther's template", re.compile(r"integer|smallint|bigint"), None),
-    "locked_until": ("Auther's template", _MOMENT, None),
-    "role_slugs": ("Auther's template", re.compile(r"(text|character varying(\(\d+\))?)\[\]"), None),
-    "two_factor_enabled": ("the two-factor plugin", _BOOLEAN, None),
-    "role": ("the admin plugin", _TEXT, "banned"),
-    "banned": ("the admin plugin", _BOOLEAN, None),
-    "ban_reason": ("the admin plugin", _TEXT, None),
-    "ban_expires": ("the admin plugin", re.compile(_MOMENT.pattern + "|bigint|integer"), None),
-    "username": ("the username plugin", _TEXT, "display_username"),
-    "display_username": ("the username plugin", _TEXT, None),
-    "phone_number": ("the phone-number plugin", _TEXT, "phone_number_verified"),
-    "phone_number_verified": ("the phone-number plugin", _BOOLEAN, None),
-    "is_anonymous": ("the anonymous plugin", _BOOLEAN, None),
-    "last_login_method": ("the last-login-method plugin", _TEXT, None),
+GOING_COLUMNS: Mapping[str, tuple[str, re.Pattern[str]]] = {
+    "status": ("Auther's template", _TEXT),
+    "deactivated_at": ("Auther's template", _MOMENT),
+    "deactivated_by": ("Auther's template", re.compile(_TEXT.pattern + "|uuid|integer|bigint")),
+    "deactivated_reason": ("Auther's template", _TEXT),
+    "failed_login_attempts": ("Auther's template", re.compile(r"integer|smallint|bigint")),
+    "locked_until": ("Auther's template", _MOMENT),
+    "role_slugs": ("Auther's template", re.compile(r"(text|character varying(\(\d+\))?)\[\]")),
+    "two_factor_enabled": ("the two-factor plugin", _BOOLEAN),
+    "role": ("the admin plugin", _TEXT),
+    "banned": ("the admin plugin", _BOOLEAN),
+    "ban_reason": ("the admin plugin", _TEXT),
+    "ban_expires": ("the admin plugin", re.compile(_MOMENT.pattern + "|bigint|integer")),
+    "username": ("the username plugin", _TEXT),
+    "display_username": ("the username plugin", _TEXT),
+    "phone_number": ("the phone-number plugin", _TEXT),
+    "phone_number_verified": ("the phone-number plugin", _BOOLEAN),
+    "is_anonymous": ("the anonymous plugin", _BOOLEAN),
+    "last_login_method": ("the last-login-method plugin", _TEXT),
 }
-"""Column of users that goes: who put it there, its type, and the neighbour without which only its name speaks for it.
-A column of the name and another type is the app's own."""
+"""Column of users that goes: who put it there, and its type; of another type it is the app's own. A second column that
+the same put there speaks for it."""
 
 
 def normalised(name: str) -> str:
@@ -141,7 +144,10 @@ def normalised(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()
 
 
-def says(table_name: str, role: str) -> bool:
-    """Whether a table's name says the role, in the singular, the plural or Drizzle's (`jwkss`)."""
+def says(table_name: str, role: str, prefix: str = "") -> bool:
+    """Whether a table's name, after a prefix, says the role, in the singular, the plural or Drizzle's (`jwkss`)."""
     name = normalised(table_name)
+    if not name.startswith(prefix):
+        return False
+    name = name.removeprefix(prefix)
     return any(name in (singular, f"{singular}s") for singular in SIGNATURES[role].names)

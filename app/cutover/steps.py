@@ -11,13 +11,18 @@ from app.cutover.findings import ACTIONS, Action, Options
 REVISIONS: dict[Action, str] = {"adopt": "0001_adopt", "retire": "0002_retire", "drop": "0003_drop"}
 
 SESSION = {
+    "default_transaction_isolation": "read committed",
     "row_security": "off",
     "TimeZone": "UTC",
+    "DateStyle": "ISO, MDY",
+    "IntervalStyle": "postgres",
+    "default_tablespace": "",
     "standard_conforming_strings": "on",
     "quote_all_identifiers": "off",
 }
 """Run-time parameters of a connection that runs the cutover: a row that a policy hides is an error, not a row less, and
-what is written as text reads the same whatever the role's own setting is."""
+what is written as text reads the same whatever the role's own setting is. Only a transaction that sees what others
+committed meanwhile can catch up with it."""
 LOCK_TIMEOUT_MS = 500
 SHORT_LOCK_TIMEOUT_MS = 100
 """For the locks that others queue behind while they are waited for."""
@@ -27,6 +32,7 @@ is in the way gives up."""
 STATEMENT_TIMEOUT_MS = 30 * 60 * 1000
 IDLE_TIMEOUT_MS = 60 * 1000
 SETTINGS = (
+    "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
     f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}",
     f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}",
     f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}",

@@ -91,6 +91,15 @@ class Subscription:
 
 
 @dataclass(frozen=True, slots=True)
+class EventTrigger:
+    """A function of the database's that is called whenever its structure changes, and may forbid it."""
+
+    name: str
+    event: str
+    function: str
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
     """All of it at one moment."""
 
@@ -100,6 +109,7 @@ class Surroundings:
     prepared: tuple[PreparedLock, ...] = ()
     slots: tuple[Slot, ...] = ()
     subscriptions: tuple[Subscription, ...] = ()
+    event_triggers: tuple[EventTrigger, ...] = ()
 
 
 def make_contact(connection: Connection) -> Contact:
@@ -122,7 +132,12 @@ def look_around(connection: Connection, tables: Iterable[tuple[str, str]]) -> Su
     contact = make_contact(connection)
     here = ", ".join(f"({literal(schema)}, {literal(name)})" for schema, name in tables)
     if not here:
-        return Surroundings(contact, _long_transactions(connection), slots=_slots(connection))
+        return Surroundings(
+            contact,
+            _long_transactions(connection),
+            slots=_slots(connection),
+            event_triggers=_event_triggers(connection),
+        )
     return Surroundings(
         contact,
         _long_transactions(connection),
@@ -130,6 +145,7 @@ def look_around(connection: Connection, tables: Iterable[tuple[str, str]]) -> Su
         _prepared(connection, here),
         _slots(connection),
         _subscriptions(connection, here),
+        _event_triggers(connection),
     )
 
 
@@ -185,6 +201,14 @@ def _slots(connection: Connection) -> tuple[Slot, ...]:
         FROM pg_replication_slots WHERE slot_type = 'logical' AND database = current_database() ORDER BY 1"""
     )
     return tuple(Slot(*row) for row in rows)
+
+
+def _event_triggers(connection: Connection) -> tuple[EventTrigger, ...]:
+    rows = connection.exec_driver_sql(
+        """SELECT evtname::text AS name, evtevent::text AS event, evtfoid::regprocedure::text AS function
+        FROM pg_event_trigger WHERE evtenabled IN ('O', 'A') AND evtevent <> 'login' ORDER BY 1"""
+    )
+    return tuple(EventTrigger(**row) for row in rows.mappings())
 
 
 def _subscriptions(connection: Connection, here: str) -> tuple[Subscription, ...]:

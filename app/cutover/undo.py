@@ -5,17 +5,26 @@ The promise: undoing loses nothing that it does not name first.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 
-from app.cutover import catalog
+from app.cutover import catalog, journal, release
 from app.cutover.catalog import JOURNAL, Snapshot, Table, literal, quoted
 from app.cutover.findings import Action, Finding, Options
-from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, is_retired_for, retired_comment
-from app.cutover.signatures import ADDED_COLUMNS, USERS
+from app.cutover.layout import (
+    KEPT_COLUMNS,
+    RETIRED_SCHEMA,
+    is_beside,
+    is_retired_for,
+    retired_comment,
+    without_beside,
+)
+from app.cutover.shapes import stand_in
+from app.cutover.signatures import ADDED_COLUMNS, TARGET_COLUMNS, USERS
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +54,17 @@ def examine(
     """Return what stands in the way of undoing an action."""
     snapshot = catalog.read(connection)
     users = snapshot.table(schema, USERS)
+    yield from journal.not_given(snapshot, schema)
     if action == "adopt":
         yield from _adopt_losses(connection, snapshot, before, statements, options)
+        where = next((table for table in snapshot.tables if table.sql == (before["users"] or before["target"])), None)
+        dropped = "\n".join(statements)
+        views = [table for table in snapshot.tables if is_beside(table)]
+        going = {(table.key, column.name) for table in views for column in table.columns}
+        if where is not None:
+            names = set(re.findall(r"DROP COLUMN IF EXISTS (\w+)", dropped))
+            going |= {(where.key, name) for name in names & TARGET_COLUMNS.keys()}
+        yield from _resting_on(snapshot, going)
         return
     if users is None:
         return
@@ -60,10 +78,74 @@ def examine(
     for taken in sorted({*before["going"], *back} & present):
         if not _is_ours(taken, statements):
             message = f"{taken} exists again; the table of that name could not come back."
-            yield Finding("name-taken", "refuse", taken, message, f"ALTER TABLE {taken} RENAME TO ...;")
+            other = next(table for table in snapshot.tables if table.sql == taken)
+            kind = {"v": "VIEW", "m": "MATERIALIZED VIEW", "f": "FOREIGN TABLE"}.get(other.kind, "TABLE")
+            remedy = f"ALTER {kind} {taken} RENAME TO {quoted(other.name + '_own')};"
+            yield Finding("name-taken", "refuse", taken, message, remedy)
+    yield from _came_since(snapshot, users, before)
     yield from _foreign_ids(connection, users, before)
     yield from _missing_values(connection, users, before, snapshot)
     yield from _orphans_to_be(connection, users, before)
+
+
+_IN_THE_WAY = ("view", "materialized view", "rule", "policy", "trigger", "function", "procedure")
+
+
+def _resting_on(
+    snapshot: Snapshot, columns: set[tuple[tuple[str, str], str]], known: Collection[tuple[str, ...]] = ()
+) -> Iterator[Finding]:
+    """Objects over columns that are dropped or change their type back, but for those that undo itself puts back."""
+    snapshot = without_beside(snapshot)
+    seen = set()
+    for found in snapshot.dependents:
+        of_column = found.column is not None and (found.table, found.column) in columns
+        is_known = (found.kind, found.name or found.identity) in known
+        if of_column and not is_known and found.kind in _IN_THE_WAY and (found.kind, found.identity) not in seen:
+            seen.add((found.kind, found.identity))
+            removals = release.removals(snapshot, [found])
+            drops = "\n".join(f"{sql};" for removal in removals for sql in removal.drop)
+            yield Finding(
+                "undo-finds-objects",
+                "refuse",
+                found.identity,
+                f"The {found.kind} {found.identity} reads {quoted(*found.table)}.{quoted(found.column or '')}, which "
+                "undo drops or changes back.",
+                drops or f"-- change it by hand, so that it does not read that: {found.kind} {found.identity}",
+            )
+
+
+def _came_since(snapshot: Snapshot, users: Table, before: Mapping[str, Any]) -> Iterator[Finding]:
+    """What the app made since, in the place of what comes back or over what changes back."""
+    retyped = {((schema, table), column) for schema, table, column in before.get("retyped", ())}
+    known = {key["name"] for key in before["foreign_keys"]}
+    for key in snapshot.foreign_keys:
+        ends = {(key.table, column) for column in key.columns} | {(key.target, c) for c in key.target_columns}
+        if key.name not in known and ends & retyped and not key.inherited:
+            yield Finding(
+                "undo-finds-objects",
+                "refuse",
+                quoted(*key.table),
+                f"The foreign key {key.name} on {quoted(*key.table)} came since, over ids whose type changes back.",
+                f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)};",
+            )
+    carried = {tuple(each) for each in before.get("carried", ())}
+    yield from _resting_on(snapshot, retyped, carried)
+    for name in before["going_columns"]:
+        if users.column(name) is not None:
+            message = f"{users.sql} has a column {quoted(name)} again; the one that comes back has that name."
+            remedy = f"ALTER TABLE {users.sql} RENAME COLUMN {quoted(name)} TO {quoted(name + '_own')};"
+            yield Finding("name-taken", "refuse", f"{users.sql}.{quoted(name)}", message, remedy)
+    taken = {
+        name: table
+        for table in snapshot.tables
+        if table.schema == users.schema
+        for name in (*(c.name for c in table.constraints if c.kind in "pux"), *(i.name for i in table.indexes))
+    }
+    for name in before.get("index_names", ()):
+        if name in taken:
+            message = f"{taken[name].sql} has an index {quoted(name)}; one of that name comes back to users."
+            remedy = f"ALTER INDEX {quoted(users.schema, name)} RENAME TO {quoted(name[:58] + '_own')};"
+            yield Finding("name-taken", "refuse", f"{taken[name].sql} {quoted(name)}", message, remedy)
 
 
 def _is_ours(name: str, statements: Sequence[str]) -> bool:
@@ -117,13 +199,14 @@ def _missing_values(
     new = f"FROM {users.sql} u WHERE NOT EXISTS (SELECT FROM {kept.sql} k WHERE k.{quoted(own)}::text = u.id)"
     if count := _count(connection, f"SELECT count(*) {new}"):
         names = ", ".join(required)
+        values = ", ".join(stand_in(column) for name in before["required_columns"] if (column := kept.column(name)))
         yield Finding(
             "undo-needs-values",
             "refuse",
             users.sql,
             f"{count:,} users came since, and {names}, which comes back, must have a value and has no default.",
             f"INSERT INTO {kept.sql} ({quoted(own)}, {names}) "
-            f"SELECT u.id::{kept.columns[0].type}, {', '.join('...' for _ in required)} {new};",
+            f"SELECT u.id::{kept.columns[0].type}, {values} {new};\n-- with values that your app can live with",
         )
 
 

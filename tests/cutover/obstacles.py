@@ -232,9 +232,44 @@ OBSTACLES = (
     ),
     Obstacle(
         "an id that is not the primary key",
-        "ALTER TABLE users ADD UNIQUE (id); ALTER TABLE users DROP CONSTRAINT users_pkey CASCADE",
+        "ALTER TABLE users DROP CONSTRAINT users_pkey CASCADE",
         "id-not-primary-key",
         ("users.id",),
+    ),
+    Obstacle(
+        "an id that is the primary key together with another column",
+        "ALTER TABLE users DROP CONSTRAINT users_pkey CASCADE; ALTER TABLE users ADD PRIMARY KEY (id, email)",
+        "id-not-primary-key",
+        ("users.id", "PRIMARY KEY (id, email)"),
+    ),
+    Obstacle(
+        "a column that goes and comes from a table above",
+        "CREATE TABLE moderated (status text); ALTER TABLE users ADD moderation text; ALTER TABLE users INHERIT "
+        "moderated",
+        "inherited-column",
+        ("public.users", "status", "public.moderated"),
+    ),
+    Obstacle(
+        "a primary key that holds at the end of the transaction only",
+        "ALTER TABLE users DROP CONSTRAINT users_pkey CASCADE; ALTER TABLE users ADD CONSTRAINT users_pkey "
+        "PRIMARY KEY (id) DEFERRABLE",
+        "id-not-primary-key",
+        ("users.id",),
+    ),
+    Obstacle(
+        "an address that is unique at the end only, under the name that the remedy would give",
+        "ALTER TABLE users DROP CONSTRAINT users_email_unique;"
+        "ALTER TABLE users ADD CONSTRAINT users_email_unique UNIQUE (email) DEFERRABLE",
+        "email-not-unique",
+        ("users.email",),
+    ),
+    Obstacle(
+        "a partitioned table that refers to an address",
+        "CREATE TABLE letters (recipient text CONSTRAINT letters_to REFERENCES users (email), at date) "
+        "PARTITION BY RANGE (at);"
+        "CREATE TABLE letters_old PARTITION OF letters FOR VALUES FROM (MINVALUE) TO ('2020-01-01')",
+        "foreign-key-to-email",
+        ("letters_to", "public.letters", "email"),
     ),
     Obstacle(
         "a schema of the name that is needed",

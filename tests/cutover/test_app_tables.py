@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
 from tests.cutover.commands import ACCEPTED, Outcome, migrate, plan, shadow
-from tests.cutover.witness import Witness
-from tests.postgres import Server
+from tests.cutover.witness import Witness, apart_from_names_of_partitions
+from tests.postgres import Server, offered
 
-pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
+on_the_newest = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 
 @pytest.fixture
@@ -26,6 +27,7 @@ def refused(outcome: Outcome) -> dict[str, str]:
     return {found["code"]: found["subject"] for found in outcome.json["findings"] if found["level"] == "refuse"}
 
 
+@on_the_newest
 class TestTablesThatLookAlike:
     def test_without_better_auths_own_an_apps_tables_are_left_alone(self, load: Callable[[str], Witness]) -> None:
         database = load("ba_14")
@@ -39,6 +41,35 @@ class TestTablesThatLookAlike:
         )
         assert migrate(database.url, "drop", "--accept", ACCEPTED).code == 0
         assert {"public.ssh_hosts", "public.webhooks", "public.oauth_access_tokens"} <= database.tables()
+
+    @pytest.mark.parametrize("owner", ["", 'owner text REFERENCES "user"(id) ON DELETE CASCADE,'])
+    def test_keys_of_machines_are_no_signing_keys(self, load: Callable[[str], Witness], owner: str) -> None:
+        database = load("ba_14")
+        database.run(
+            f"DROP TABLE jwks; CREATE TABLE peers (id serial PRIMARY KEY, {owner} public_key text NOT NULL,"
+            " private_key text NOT NULL, created_at timestamptz); INSERT INTO peers (public_key, private_key) "
+            "VALUES ('K0pFxg8=', 'yAnz5TF+')"
+        )
+        assert migrate(database.url, "drop", "--accept", ACCEPTED).code == 0
+        assert database.counts()["public.peers"] == 1
+
+    def test_an_empty_table_that_could_hold_signing_keys_is_asked_about(self, load: Callable[[str], Witness]) -> None:
+        database = load("ba_14")
+        database.run(
+            "DROP TABLE jwks; CREATE TABLE peers (id serial PRIMARY KEY, public_key text NOT NULL,"
+            " private_key text NOT NULL, created_at timestamptz)"
+        )
+        asked = plan(database.url, "drop")
+        assert refused(asked) == {"role-by-shape": "jwks"}
+        (found,) = asked.findings("role-by-shape")
+        assert found["remedy"].splitlines() == ["--map jwks=public.peers", "--map jwks=none"]
+        assert plan(database.url, "retire", "--map", "jwks=none").code == 0
+
+    def test_signing_keys_under_another_name_are_known_by_what_is_in_them(self, load: Callable[[str], Witness]) -> None:
+        database = load("ba_14")
+        database.run("ALTER TABLE jwks RENAME TO signing")
+        roles = shadow(database.url, "inspect", "--format", "json").json["roles"]
+        assert {role["table"] for role in roles if role["role"] == "jwks"} == {"public.signing"}
 
     def test_one_whose_rows_speak_for_it_is_asked_about(self, load: Callable[[str], Witness]) -> None:
         database = load("ba_14")
@@ -81,6 +112,7 @@ class TestTablesThatLookAlike:
         assert all(column["reason"] for column in document["columns"].values())
 
 
+@on_the_newest
 class TestDecisionsThatHoldOn:
     def test_what_was_mapped_for_adopt_is_known_to_retire(self, load: Callable[[str], Witness]) -> None:
         database = load("kysely_singular")
@@ -102,6 +134,7 @@ class TestDecisionsThatHoldOn:
         assert database.dump() == before
 
 
+@on_the_newest
 class TestIdsThatBecomeText:
     DOCUMENTS = """
         CREATE TABLE doc (id int PRIMARY KEY, owner uuid REFERENCES "user"(id), tenant uuid,
@@ -144,6 +177,25 @@ class TestIdsThatBecomeText:
         assert migrate(database.url, "retire").code == 2
         assert database.dump() == before
 
+    def test_a_domain_over_uuid_is_as_good_as_uuid(self, load: Callable[[str], Witness]) -> None:
+        database = load("uuid_kysely")
+        database.run('CREATE DOMAIN uid AS uuid; ALTER TABLE "user" ALTER id DROP DEFAULT, ALTER id TYPE uid')
+        database = replace(database, users='public."user"')
+        before, users = (
+            database.portrait(),
+            database.value("SELECT string_agg(id::text, ' ' ORDER BY id) FROM \"user\""),
+        )
+        done = migrate(database.url, "retire")
+        assert done.code == 0, done.text
+        assert database.columns()["id"][:2] == ("character varying", 255)
+        assert database.value("SELECT string_agg(id, ' ' ORDER BY id) FROM users") == users
+        database.run("INSERT INTO users (id, name, email) VALUES ('no-uuid', '', 'x@example.com')")
+        assert "undo-finds-ids" in shadow(database.url, "undo", "--yes").text
+        database.run("DELETE FROM users WHERE id = 'no-uuid'")
+        for _ in range(2):
+            assert shadow(database.url, "undo", "--yes").code == 0
+        assert apart_from_names_of_partitions(database.portrait()) == apart_from_names_of_partitions(before)
+
     def test_a_sequence_stands_before_the_ids_that_came_meanwhile(self, load: Callable[[str], Witness]) -> None:
         database = load("number_ids")
         assert migrate(database.url, "retire").code == 0
@@ -154,6 +206,56 @@ class TestIdsThatBecomeText:
         assert database.value('SELECT max(id) FROM "user"') == last + 8
 
 
+@pytest.mark.parametrize("server", [name for name in offered() if name != "embedded"], indirect=True)
+class TestAddressesThatIgnoreCase:
+    """Of the servers at hand, the embedded one has no citext."""
+
+    def test_what_refers_to_one_in_another_case_is_named_and_mended(self, load: Callable[[str], Witness]) -> None:
+        database = load("kysely_singular")
+        database.run(
+            'CREATE EXTENSION citext; ALTER TABLE "user" ALTER email TYPE citext;'
+            'CREATE TABLE letters (recipient citext REFERENCES "user" (email) ON UPDATE CASCADE);'
+            'INSERT INTO letters SELECT upper(email::text) FROM "user"'
+        )
+        (found,) = plan(database.url, "retire").findings("foreign-key-case")
+        assert (found["level"], found["subject"]) == ("refuse", "public.letters (recipient)")
+        assert f"{database.value('SELECT count(*) FROM letters'):,} values" in found["message"]
+        database.run(found["remedy"])
+        done = migrate(database.url, "retire")
+        assert done.code == 0, done.text
+        assert database.value("SELECT count(*) FROM letters JOIN users ON email = recipient") > 0
+
+
+@on_the_newest
+class TestDefaultPrivileges:
+    """What ALTER DEFAULT PRIVILEGES gives on new tables is no reason to show, or to give away, what is old."""
+
+    @pytest.fixture
+    def open_handed(self, load: Callable[[str], Witness], make_role: Callable[[], str]) -> tuple[Witness, str]:
+        role, database = make_role(), load("kysely_singular")
+        database.run(f"ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO {role}, PUBLIC")
+        return database, role
+
+    def allowed(self, database: Witness, role: str) -> set[str]:
+        """Return the tables and views of which a role may do anything."""
+        anything = "'SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER'"
+        rows = database.ask(
+            "SELECT oid::regclass::text AS name FROM pg_class WHERE relkind IN ('r', 'v') AND relnamespace IN "
+            "('public'::regnamespace, to_regnamespace('retired_auth')) "
+            f"AND has_table_privilege('{role}', oid, {anything})"
+        )
+        return {row["name"] for row in rows}
+
+    def test_nobody_gains_by_them_whatever_is_made(self, open_handed: tuple[Witness, str]) -> None:
+        database, role = open_handed
+        assert self.allowed(database, role) == set()
+        assert migrate(database.url, "adopt").code == 0
+        assert self.allowed(database, role) == set()
+        assert migrate(database.url, "retire", "--compat-view").code == 0
+        assert self.allowed(database, role) == set()
+
+
+@on_the_newest
 class TestWhoMaySee:
     def test_no_view_shows_what_a_policy_hides(
         self, load: Callable[[str], Witness], make_role: Callable[[], str]
@@ -179,6 +281,56 @@ class TestWhoMaySee:
         assert database.run(f"SET ROLE {owner}; SELECT count(*) FROM users").strip() == "32"
 
 
+@on_the_newest
+class TestFunctionsOverRows:
+    def test_one_that_takes_a_row_of_users_is_read_though_it_does_not_name_the_table(self, database: Witness) -> None:
+        database.run(
+            "CREATE FUNCTION label(u users) RETURNS text LANGUAGE sql AS 'SELECT u.name || u.status';"
+            "CREATE FUNCTION shout(u users) RETURNS text LANGUAGE sql AS 'SELECT upper(u.name)'"
+        )
+        (found,) = plan(database.url, "retire").findings("function-body")
+        assert (found["subject"], "users.status" in found["message"]) == ("public.label(public.users)", True)
+
+
+@on_the_newest
+class TestEventTriggers:
+    FORBIDS = (
+        "CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN RAISE 'ask the DBA' USING HINT = 'Or DROP ... CASCADE'; END $$;"
+        "CREATE EVENT TRIGGER guard ON ddl_command_end EXECUTE FUNCTION forbid()"
+    )
+
+    @pytest.mark.parametrize("name", ["plural_snake", "uuid_kysely"])
+    def test_one_that_forbids_is_named_with_what_it_said_and_disabled_by_the_remedy(
+        self, load: Callable[[str], Witness], name: str
+    ) -> None:
+        database = load(name)
+        known = database.dump()
+        database.run(self.FORBIDS)
+        before = database.dump()
+        stopped = migrate(database.url, "retire")
+        assert (stopped.code, "ask the DBA" in stopped.text, "forbid()" in stopped.text) == (2, True, True)
+        assert "CASCADE" not in stopped.text
+        assert database.dump() == before
+        database.run("ALTER EVENT TRIGGER guard DISABLE")
+        assert migrate(database.url, "retire").code == 0
+        assert shadow(database.url, "undo", "--yes").code == 0
+        assert shadow(database.url, "undo", "--yes").code == 0
+        database.run("DROP EVENT TRIGGER guard; DROP FUNCTION forbid()")
+        assert len(database.dump()) > len(known) / 2
+
+    def test_the_plan_names_those_that_are_called(self, database: Witness) -> None:
+        database.run(
+            "CREATE FUNCTION look() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
+            "CREATE EVENT TRIGGER watch ON sql_drop EXECUTE FUNCTION look()"
+        )
+        (found,) = plan(database.url, "retire").findings("event-trigger")
+        assert [word for word in ("watch", "look()", "sql_drop") if word not in found["message"]] == []
+        database.run(found["remedy"])
+        assert plan(database.url, "retire").findings("event-trigger") == []
+
+
+@on_the_newest
 class TestUndoLosesNothing:
     def test_rows_that_the_app_wrote_to_a_detached_column_are_named(self, database: Witness) -> None:
         database.run("CREATE TABLE push (id int, session_id varchar(255) REFERENCES sessions ON DELETE CASCADE)")

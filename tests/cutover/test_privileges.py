@@ -9,6 +9,7 @@ import pytest
 from tests.cutover.commands import alembic, migrate, plan, shadow
 from tests.cutover.obstacles import WHOLE, hand_over, refusals
 from tests.cutover.witness import Witness
+from tests.postgres import Server
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
@@ -38,6 +39,41 @@ class TestOwner:
         done = migrate(database.seen_by(owner), "retire")
         assert done.code in (0, 2), done.text
         assert all((table in done.text) == (done.code == 2) for table in ("audit_logs", "files", "members"))
+
+    def test_can_verify_what_an_administrator_did_and_undo_it_once_it_is_handed_over(
+        self, database: Witness, make_role: Callable[[], str]
+    ) -> None:
+        owner = make_role()
+        hand_over(database, owner)
+        before = database.portrait()
+        assert migrate(database.url, "retire").code == 0
+        url = database.seen_by(owner)
+        assert shadow(url, "verify").code == 0
+        refused = shadow(url, "undo", "--yes")
+        assert (refused.code, "missing-privileges" in refused.text) == (2, True)
+        (found,) = refusals(plan(url, "drop"), "missing-privileges")
+        database.run(found["remedy"])
+        for _ in range(2):
+            undone = shadow(url, "undo", "--yes")
+            assert undone.code == 0, undone.text
+        assert database.portrait() == before
+
+    def test_who_may_not_create_is_given_what_the_remedy_grants(
+        self, server: Server, make_role: Callable[[], str], make_database: Callable[[str | None], str]
+    ) -> None:
+        database, owner, runner = Witness(server, make_database("kysely_singular")), make_role(), make_role()
+        hand_over(database, owner)
+        database.run(
+            f"REVOKE CREATE ON SCHEMA public FROM {owner}; GRANT {owner} TO {runner};"
+            f"GRANT USAGE, CREATE ON SCHEMA public TO {runner}; GRANT CREATE ON DATABASE {database.name} TO {runner}"
+        )
+        url = database.seen_by(runner)
+        (lacking,) = refusals(plan(url, "retire"), "missing-privileges")
+        assert (lacking["subject"], "schema public" in lacking["message"]) == (owner, True)
+        database.run(lacking["remedy"])
+        done = migrate(url, "retire")
+        assert done.code == 0, done.text
+        assert database.value("SELECT count(*) FROM users") > 0
 
 
 class TestOthers:

@@ -254,6 +254,15 @@ class TestWhatHappenedMeanwhile:
         assert (refused.code, "sessions" in refused.text) == (2, True), refused.text
         assert database.dump() == before
 
+    def test_values_that_were_filled_are_no_change_of_the_apps(self, database: Witness) -> None:
+        database.run(
+            "ALTER TABLE users ALTER created_at DROP NOT NULL, ALTER updated_at DROP NOT NULL;"
+            "UPDATE users SET created_at = NULL, updated_at = NULL WHERE id < 'usr_m'"
+        )
+        assert migrate(database.url, "retire").code == 0
+        compared = shadow(database.url, "verify", "--format", "json").json["comparisons"]
+        assert [each["subject"] for each in compared if each["verdict"] != "ok"] == []
+
     def test_a_table_of_the_old_name_came(self, database: Witness) -> None:
         assert migrate(database.url, "retire").code == 0
         database.run("CREATE TABLE sessions (id int)")
@@ -313,6 +322,11 @@ RARE = {
     "a clustering index": "CREATE INDEX by_status ON users (status); ALTER TABLE users CLUSTER ON by_status",
     "statistics of an index": "CREATE INDEX by_status ON users ((status || 'x'));"
     "ALTER INDEX by_status ALTER COLUMN 1 SET STATISTICS 99",
+    "a unique constraint with storage parameters": "ALTER TABLE users ADD username text, ADD display_username text;"
+    "UPDATE users SET username = id; ALTER TABLE users ADD CONSTRAINT one UNIQUE (username) WITH (fillfactor = 60);"
+    "COMMENT ON CONSTRAINT one ON users IS 'a name'; COMMENT ON INDEX one IS 'an index'",
+    "rows that subscribers cannot tell apart": "CREATE PUBLICATION all_of_users FOR TABLE users;"
+    "ALTER TABLE users REPLICA IDENTITY NOTHING",
     "a virtual column": "ALTER TABLE users DROP two_factor_enabled;"
     "ALTER TABLE users ADD two_factor_enabled boolean GENERATED ALWAYS AS (length(name) > 3) VIRTUAL",
     "a not-null constraint with a name": "ALTER TABLE users DROP status;"
@@ -334,6 +348,30 @@ class TestRareThings:
         undo(database.url)
         undo(database.url)
         assert database.portrait() == before
+
+    def test_the_index_of_a_constraint_comes_back_to_its_tablespace(self, database: Witness) -> None:
+        place = f"place_{database.name}"
+        database.run(f"SET allow_in_place_tablespaces = on;\nCREATE TABLESPACE {place} LOCATION ''")
+        database.run(
+            "ALTER TABLE users ADD username text, ADD display_username text; UPDATE users SET username = id;"
+            f"ALTER TABLE users ADD CONSTRAINT one UNIQUE (username) USING INDEX TABLESPACE {place}"
+        )
+        before = database.portrait()
+        try:
+            assert migrate(database.url, "retire").code == 0
+            undo(database.url)
+            undo(database.url)
+            assert database.portrait() == before
+        finally:
+            database.run(f"ALTER TABLE users DROP username;\nDROP TABLESPACE {place}")
+
+    def test_a_table_that_inherits_and_was_released_keeps_nothing_of_adopt(self, database: Witness) -> None:
+        database.run("CREATE TABLE guests (host text) INHERITS (users)")
+        before = set(database.columns("public.guests"))
+        assert migrate(database.url, "retire", "--release", "public.guests").code == 0
+        undo(database.url)
+        undo(database.url)
+        assert set(database.columns("public.guests")) == before
 
 
 class TestWhatCannotBeUndone:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 
+from app.cutover import journal
 from app.cutover.catalog import Table, quoted
-from app.cutover.changes import RATE_LIMIT_ROWS
 from app.cutover.findings import Finding, Level, Situation, detached, names_of
-from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, is_retired_for
+from app.cutover.flags import flag
+from app.cutover.layout import RETIRED_SCHEMA, is_retired_for
 from app.cutover.release import held, named
 from app.cutover.signatures import normalised
 
@@ -26,6 +27,7 @@ def schema_exists(at: Situation) -> Iterator[Finding]:
 
 def privileges(at: Situation) -> Iterator[Finding]:
     """Everything the role cannot alter, at once."""
+    yield from journal.not_given(at.snapshot, at.layout.schema)
     touched = dict.fromkeys(_altered(at))
     if lacking := [table for table in touched if not table.owned]:
         owners = sorted({table.owner for table in lacking})
@@ -36,6 +38,18 @@ def privileges(at: Situation) -> Iterator[Finding]:
             f"The role {at.snapshot.role} cannot alter {', '.join(table.sql for table in lacking)}: "
             f"{'it belongs' if len(lacking) == 1 else 'they belong'} to {', '.join(owners)}.",
             "\n".join(f"GRANT {quoted(owner)} TO {quoted(at.snapshot.role)};" for owner in owners),
+        )
+    users, schema = at.layout.users, at.layout.schema
+    given = users is not None and users.owner != at.snapshot.role and not at.snapshot.superuser
+    # what is made is given to that role, which PostgreSQL allows where the role could have made it
+    if users and given and schema in at.snapshot.schemas and (users.owner, schema) not in at.snapshot.creating_owners:
+        yield Finding(
+            "missing-privileges",
+            "refuse",
+            users.owner,
+            f"The role {users.owner}, to which {users.sql} belongs and what is made beside it is to belong, may not "
+            f"create in the schema {schema}.",
+            f"GRANT USAGE, CREATE ON SCHEMA {quoted(schema)} TO {quoted(users.owner)};",
         )
     if at.layout.schema in at.snapshot.schemas and at.layout.schema not in at.snapshot.creatable_schemas:
         yield Finding(
@@ -137,7 +151,7 @@ def decisions_apply(at: Situation) -> Iterator[Finding]:
 
 def left_over(at: Situation) -> Iterator[Finding]:
     """What somebody put into the schema of the retired tables, which goes with them."""
-    ours = {*at.going, (RETIRED_SCHEMA, KEPT_COLUMNS), (RETIRED_SCHEMA, RATE_LIMIT_ROWS)}
+    ours = {*at.going, *((RETIRED_SCHEMA, name) for name in journal.KEPT_TABLES)}
     if at.layout.kind != "retired":
         return
     for table in at.snapshot.tables:
@@ -174,6 +188,16 @@ def identities(level: Level) -> Callable[[Situation], Iterator[Finding]]:
 
 def live_sessions(at: Situation) -> Iterator[Finding]:
     """Sessions that are still valid: is the old app really gone?"""
+    sessions = at.layout.role("sessions")
+    if at.census.live_sessions is None and sessions is not None:
+        yield Finding(
+            "live-sessions",
+            "warn",
+            "sessions",
+            f"How many sessions are still valid is not known: nothing says which column of {sessions.table.sql} tells "
+            "when one expires. Whoever holds one is signed out.",
+            flag("map", "sessions.expires_at=its_column"),
+        )
     if at.census.live_sessions:
         newest = at.census.newest_session
         since = f", the newest from {newest:%Y-%m-%d %H:%M} UTC" if newest else ""

@@ -41,7 +41,7 @@ def foreign_keys_into_going_columns(at: Situation) -> Iterator[Finding]:
     """A foreign key of the app's own to a column of users that goes."""
     users = at.layout.users
     for key in at.snapshot.keys_to(users.key) if users else ():
-        if gone := set(key.target_columns) & at.going_columns:
+        if not key.inherited and (gone := set(key.target_columns) & at.going_columns):
             column = ", ".join(sorted(gone))
             yield Finding(
                 "foreign-key-into-column",
@@ -71,7 +71,8 @@ def foreign_keys_to_email(at: Situation) -> Iterator[Finding]:
     users = at.layout.users
     email = at.layout.fields["email"].name if "email" in at.layout.fields else ""
     for key in at.snapshot.keys_to(users.key) if users else ():
-        if email in key.target_columns and key.on_update != "c" and key.table not in at.going:
+        follows = key.on_update == "c" or key.table in at.going or key.inherited or not key.enforced
+        if email in key.target_columns and not follows:
             yield Finding(
                 "foreign-key-to-email",
                 "refuse",
@@ -95,11 +96,28 @@ def _following(definition: str) -> str:
     return _ACTIONS.sub(lambda found: f" ON UPDATE CASCADE{found['rest']}", definition, count=1)
 
 
+def foreign_keys_that_ignore_case(at: Situation) -> Iterator[Finding]:
+    """What citext took for the same is not the same as text."""
+    for (table, name), count in at.census.recased.items():
+        key = next(each for each in at.snapshot.keys_from(table) if each.name == name)
+        pairs = [(quoted(own), quoted(there)) for own, there in zip(key.columns, key.target_columns, strict=True)]
+        yield Finding(
+            "foreign-key-case",
+            "refuse",
+            f"{quoted(*table)} ({', '.join(key.columns)})",
+            f"{count:,} values of {quoted(*table)} ({', '.join(key.columns)}) differ in case from what {name} refers "
+            f"to in {quoted(*key.target)}; citext takes them for the same, and text, which it becomes, does not.",
+            f"UPDATE {at.snapshot.rows_of(key)} r SET {', '.join(f'{own} = t.{there}' for own, there in pairs)}\n"
+            f"FROM {quoted(*key.target)} t WHERE {' AND '.join(f't.{there} = r.{own}' for own, there in pairs)}\n"
+            f"AND ({' OR '.join(f't.{there}::text <> r.{own}::text' for own, there in pairs)});",
+        )
+
+
 def unvalidated_foreign_keys(at: Situation) -> Iterator[Finding]:
     """NOT VALID keys, and those already violated, are kept as they are."""
     users = at.layout.users
     for key in at.snapshot.keys_to(users.key) if users else ():
-        if not key.validated:
+        if not key.validated and key.enforced and not key.inherited:
             count = at.census.orphans.get((key.table, key.name), 0)
             yield Finding(
                 "foreign-key-not-valid",

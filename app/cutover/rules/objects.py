@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 
-from app.cutover.catalog import Constraint, Dependent, Function, Index, quoted
+from app.cutover.catalog import Constraint, Dependent, Function, Index, Table, quoted
 from app.cutover.findings import Finding, Situation
 from app.cutover.flags import flag
 from app.cutover.layout import is_beside
@@ -86,7 +86,7 @@ def _removal(at: Situation, found: Dependent) -> str:
         return _by_hand(at, found)
     others = [way.identity for way in ways if (way.kind, way.identity) != (found.kind, found.identity)]
     along = f", and those of {', '.join(others)}, which depend on it" if others else ""
-    kept = "\n".join(f"-- {line}" for way in ways for sql in way.restore for line in f"{sql};".splitlines())
+    kept = "\n".join(f"-- {line}" for way in reversed(ways) for sql in way.restore for line in f"{sql};".splitlines())
     drops = "\n".join(f"{sql};" for way in ways for sql in way.drop)
     return (
         f"{flag('release', found.identity)}\n-- keeps its definition{along} for undo. Or take it out by hand:\n"
@@ -100,8 +100,12 @@ def _by_hand(at: Situation, found: Dependent) -> str:
     if found.kind == "table column" and found.owner is not None and found.name is not None:
         column = quoted(found.name)
         return f"ALTER TABLE {quoted(*found.owner)} ALTER COLUMN {column} TYPE jsonb USING to_jsonb({column});"
-    in_the_way = ", ".join(f"{each.kind} {each.identity}" for each in held(at.objects, [found]))
-    return f"-- change by hand, so that nothing depends on it any more: {in_the_way}"
+    lines = []
+    for each in held(at.objects, [found]):
+        site = at.snapshot.table(*each.owner) if each.owner else None
+        others = f"; as {site.owner}, to which it belongs" if site is not None and not site.owned else ""
+        lines.append(f"-- change by hand, so that nothing depends on it any more: {each.kind} {each.identity}{others}")
+    return "\n".join(lines)
 
 
 def sequences_of_going_columns(at: Situation) -> Iterator[Finding]:
@@ -113,8 +117,10 @@ def sequences_of_going_columns(at: Situation) -> Iterator[Finding]:
         column = users.column(found.name or "")
         if column is None or column.name not in at.going_columns or found.column is not None:
             continue
-        called = re.search(r"nextval\('((?:[^']|'')+)'", column.default or "")
-        sequence = called[1].replace("''", "'") if called else "..."
+        owned = next((each for each in at.snapshot.sequences if each.owned_by == (users.key, column.name)), None)
+        if owned is None:
+            continue
+        sequence = owned.sql
         yield Finding(
             "column-owns-sequence",
             "refuse",
@@ -137,8 +143,7 @@ def names_collide(at: Situation) -> Iterator[Finding]:
     """Indexes of one name in two schemas: the schema that both tables move to has room for one."""
     seen: dict[str, str] = {}
     for move in at.changes.moves if at.changes else ():
-        owned = [each.name for each in move.table.constraints if each.kind in "pux"]
-        for name in (*owned, *(each.name for each in move.table.indexes)):
+        for name in _index_names(move.table):
             if name in seen:
                 yield Finding(
                     "index-name-taken",
@@ -149,6 +154,26 @@ def names_collide(at: Situation) -> Iterator[Finding]:
                     f"RENAME TO {quoted(f'{move.table.schema}_{name}'[:63])};",
                 )
             seen.setdefault(name, move.table.sql)
+    users, changes = at.layout.users, at.changes
+    if users is None or changes is None or users.schema == changes.schema:
+        return
+    there = [table for table in at.snapshot.tables if table.schema == changes.schema and not is_beside(table)]
+    taken = {name: table.sql for table in there for name in _index_names(table)}
+    for name in _index_names(users):
+        if name in taken:
+            yield Finding(
+                "index-name-taken",
+                "refuse",
+                f"{users.sql} {quoted(name)}",
+                f"{users.sql}, which moves to the schema {changes.schema}, has an index {quoted(name)}, and so has "
+                f"{taken[name]} there.",
+                f"ALTER INDEX {quoted(users.schema, name)} RENAME TO {quoted(f'{users.schema}_{name}'[:63])};",
+            )
+
+
+def _index_names(table: Table) -> list[str]:
+    owned = [constraint.name for constraint in table.constraints if constraint.kind in "pux"]
+    return [*owned, *(index.name for index in table.indexes)]
 
 
 def replica_identity(at: Situation) -> Iterator[Finding]:
@@ -169,6 +194,21 @@ def replica_identity(at: Situation) -> Iterator[Finding]:
             )
 
 
+def published_without_identity(at: Situation) -> Iterator[Finding]:
+    """Where a publication has changes of rows that nothing tells apart, PostgreSQL refuses every UPDATE."""
+    users = at.layout.users
+    published = (*users.publications, *users.broad_publications) if users else ()
+    if users is not None and users.replica_identity == "n" and published:
+        yield Finding(
+            "replica-identity",
+            "warn",
+            users.sql,
+            f"{users.sql} is published ({', '.join(published)}) with REPLICA IDENTITY NOTHING: unless that is for "
+            "inserts alone, PostgreSQL refuses every UPDATE of it, the server's among them.",
+            f"ALTER TABLE {users.sql} REPLICA IDENTITY DEFAULT;",
+        )
+
+
 def functions(at: Situation) -> Iterator[Finding]:
     """Function bodies are text to PostgreSQL: one that reads a column which is gone fails when it is next called."""
     users = at.layout.users
@@ -177,6 +217,9 @@ def functions(at: Situation) -> Iterator[Finding]:
     renamed = {own for own, _ in at.changes.renames} if at.changes else set()
     written = [each for each in at.changes.retypes if each.rewrites] if at.changes else []
     given = {(found.kind, found.identity) for found in _released(at)}
+    # a parameter of the row type of users says as much as its name would
+    routines = [found for found in at.objects.dependents if found.kind in ("function", "procedure")]
+    of_rows = {found.identity for found in routines if found.table == users.key and found.column is None}
     for function in at.snapshot.functions:
         if function.trigger_on and all(table in at.going for table in function.trigger_on):
             continue
@@ -193,6 +236,7 @@ def functions(at: Situation) -> Iterator[Finding]:
         }
         about = {users.key} if text.names(users.name) else set()
         about |= {table.key for table in triggers.values()}
+        about |= {users.key} if function.identity in of_rows else set()
         mentioned = [table.sql for table in at.layout.going if text.names(table.name)]
         if at.changes is not None and at.changes.moves_users and text.names(users.name):
             mentioned.append(users.sql)
@@ -213,6 +257,11 @@ def functions(at: Situation) -> Iterator[Finding]:
             breaks = f"every change of {' and '.join(tables)} that sets it off may fail"
         release = "".join(
             f"\n-- or take the trigger out; undo restores it:\n{flag('release', trigger)}" for trigger in triggers
+        )
+        release += "".join(
+            f"\n-- or take the {found.kind} out; undo restores it:\n{flag('release', found.identity)}"
+            for found in function.dependents
+            if found.kind in ("policy", "rule")
         )
         by = f", used by {', '.join(used)}," if used else ""
         yield Finding(

@@ -136,6 +136,20 @@ def replication_slots(at: Situation) -> Iterator[Finding]:
         )
 
 
+def event_triggers(at: Situation) -> Iterator[Finding]:
+    """Functions that are called by every change of structure: they may forbid it, or make something of their own."""
+    for trigger in at.census.surroundings.event_triggers:
+        yield Finding(
+            "event-trigger",
+            "info",
+            trigger.name,
+            f"The event trigger {trigger.name} calls {trigger.function} at {trigger.event}, for what the cutover does "
+            "too; where it raises an error, the step is rolled back.",
+            f"ALTER EVENT TRIGGER {quoted(trigger.name)} DISABLE;\n-- if it is in the way; and afterwards:\n"
+            f"-- ALTER EVENT TRIGGER {quoted(trigger.name)} ENABLE;",
+        )
+
+
 def subscriptions(at: Situation) -> Iterator[Finding]:
     """Another database that writes here: its rows would no longer fit, and replication would stop."""
     for subscription in at.census.surroundings.subscriptions:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from app.cutover import estimate
@@ -10,6 +11,8 @@ from app.cutover.findings import Finding, Situation
 from app.cutover.flags import flag
 from app.cutover.layout import is_beside
 from app.cutover.release import named, removals
+from app.cutover.rules.users import is_unique
+from app.cutover.shapes import stand_in
 from app.cutover.signatures import USERS, normalised
 
 
@@ -28,15 +31,16 @@ def beside_the_old_app(at: Situation) -> Iterator[Finding]:
             "-- AUTH_MODE=idp, after retire",
         )
     else:
-        filled = {column.name for column in changes.going if column.not_null and column.default is None}
-        for name in sorted(filled):
+        filled = {column.name: column for column in changes.going if column.not_null and column.default is None}
+        for name, column in sorted(filled.items()):
             yield Finding(
                 "required-until-retire",
                 "warn",
                 f"{changes.users.sql}.{quoted(name)}",
                 f"{changes.users.sql}.{quoted(name)} is NOT NULL without a default; until retire takes it, only the "
                 "old app can insert users.",
-                f"ALTER TABLE {changes.users.sql} ALTER COLUMN {quoted(name)} SET DEFAULT ...;",
+                f"ALTER TABLE {changes.users.sql} ALTER COLUMN {quoted(name)} SET DEFAULT "
+                f"{stand_in(column, distinct=is_unique(changes.users, name))};",
             )
 
 
@@ -64,7 +68,7 @@ def ids_are_rewritten(at: Situation) -> Iterator[Finding]:
     tables = {each.table.key: each.table for each in written}
     seconds = sum(estimate.rewriting(table) for table in tables.values())
     seconds += estimate.validation(at.snapshot, changes.keys)
-    rows = sum(max(table.rows, 0) for table in tables.values())
+    rows = sum(at.census.rows.get(key, max(table.rows, 0)) for key, table in tables.items())
     yield Finding(
         "ids-rewritten",
         "warn",
@@ -89,7 +93,7 @@ def partition_keys(at: Situation) -> Iterator[Finding]:
                 f"{each.table.sql} is partitioned by {name}, which refers to users and must become {each.type}; "
                 "PostgreSQL does not change the type of a partition key.",
                 f"CREATE TABLE {quoted(each.table.schema, each.table.name + '_new')} (LIKE {each.table.sql} INCLUDING "
-                f"ALL) PARTITION BY {each.table.partition_by or '...'};\n"
+                f"ALL) PARTITION BY {each.table.partition_by};\n"
                 f"-- with {name} as {each.type}, its partitions, and the rows copied; then rename the two",
             )
 
@@ -153,21 +157,24 @@ def what_does_not_follow(at: Situation) -> Iterator[Finding]:
             "does-not-follow",
             "refuse",
             found.identity,
-            f"The {found.kind} {found.identity} cannot be made again when ids are text: {found.words}.",
-            f"{removal}\n-- and make it anew after retire, comparing texts",
+            f"The {found.kind} {found.identity} cannot be made again over the new types: {found.words}.",
+            f"{removal}\n-- and make it anew after retire, for the new types",
         )
 
 
 def _generated(identity: str, table: Table | None, column: Column, over: str) -> Finding:
     where = f"{table.sql if table else ''}.{quoted(column.name)}"
+    by_hand = (
+        f"\n-- or, so that the values stay, and are no longer computed:\n"
+        f"ALTER TABLE {table.sql if table else ''} ALTER COLUMN {quoted(column.name)} DROP EXPRESSION;"
+    )
     return Finding(
         "dependent-default-value",
         "refuse",
         identity,
         f"{where} is generated from {quoted(over)}, whose type changes; PostgreSQL forbids that.",
-        f"ALTER TABLE {table.sql if table else ''} ALTER COLUMN {quoted(column.name)} DROP EXPRESSION;\n"
-        "-- the values stay, and are no longer computed; or, so that undo restores it:\n"
-        f"{flag('release', identity)}",
+        f"{flag('release', identity)}\n-- drops the column, and undo restores it"
+        + (by_hand if column.generated == "s" else ""),
     )
 
 
@@ -209,17 +216,23 @@ def ids_without_key(at: Situation) -> Iterator[Finding]:
         if table.kind not in ("r", "p") or table.key in at.going or table.parents:
             continue
         for column in table.columns:
-            name = normalised(column.name)
-            alike = name in ("user_id", "owner_id", "author_id", "created_by", "updated_by") or name.endswith(
-                "_user_id"
-            )
+            alike = _OF_USERS.search(normalised(column.name)) is not None
             has_key = any(column.name in key.columns for key in at.snapshot.keys_from(table.key))
-            if alike and column.type == type_ and not has_key and (table.key, column.name) not in followed:
+            of_type = column.type in (type_, f"{type_}[]")
+            if alike and of_type and not has_key and (table.key, column.name) not in followed:
                 yield Finding(
                     "id-without-key",
                     "warn",
                     f"{table.sql}.{quoted(column.name)}",
                     f"{table.sql}.{quoted(column.name)} is {column.type} and seems to hold ids of users, but no "
                     "foreign key says so: it stays as it is, and no longer compares with users.id, which becomes text.",
-                    f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(column.name)} TYPE text;  -- after retire",
+                    f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(column.name)} TYPE "
+                    f"{column.type.replace(type_, 'text')};  -- after retire",
                 )
+
+
+_OF_USERS = re.compile(
+    r"(^|_)(users?|owners?|authors?|members?|creators?|assignees?|assigned_(to|user)|"
+    r"(created|updated|deleted|approved|invited|assigned|modified)_by)(_ids?)?$"
+)
+"""Names of columns that hold ids of users."""
