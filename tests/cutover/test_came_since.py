@@ -1,0 +1,127 @@
+"""What the app made since, or over the types that change: known before anything is locked, with what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from tests.cutover.commands import Outcome, migrate, plan, shadow
+from tests.cutover.witness import Witness, apart_from_names_of_partitions
+from tests.postgres import Server
+
+pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
+
+
+@pytest.fixture
+def load(
+    server: Server, make_role: Callable[[], str], make_database: Callable[[str | None], str]
+) -> Callable[[str], Witness]:
+    """Load a fixture by its name."""
+    return lambda name: Witness(server, make_database(name))
+
+
+def undone(database: Witness) -> Outcome:
+    return shadow(database.url, "undo", "--yes")
+
+
+def remedied(database: Witness, outcome: Outcome, code: str, count: int) -> None:
+    """Run the SQL that the refusals of an undo print, each after its arrow."""
+    assert outcome.code == 2, outcome.text
+    assert outcome.text.count(f"refuse {code}") == count, outcome.text
+    assert "CASCADE" not in outcome.text
+    statements = [part.partition(" refuse ")[0].partition(" Refused.")[0] for part in outcome.text.split(" → ")[1:]]
+    database.run("\n".join(statements))
+
+
+class TestBeforeUndo:
+    def test_what_rests_on_ids_that_change_back_is_named_at_once(self, load: Callable[[str], Witness]) -> None:
+        database = replace(load("uuid_kysely"), users='public."user"')
+        before = database.portrait()
+        assert migrate(database.url, "retire").code == 0
+        database.run(
+            "CREATE TABLE fans (id int, person varchar(255) REFERENCES users);"
+            "CREATE VIEW present AS SELECT id FROM users WHERE deleted_at IS NULL"
+        )
+        remedied(database, undone(database), "undo-finds-objects", 2)
+        for _ in range(2):
+            assert undone(database).code == 0
+        database.run("DROP TABLE fans")
+        assert apart_from_names_of_partitions(database.portrait()) == apart_from_names_of_partitions(before)
+
+    def test_a_view_over_what_adopt_added_is_named(self, database: Witness) -> None:
+        assert migrate(database.url, "adopt").code == 0
+        database.run("CREATE VIEW present AS SELECT name FROM users WHERE deleted_at IS NULL")
+        remedied(database, undone(database), "undo-finds-objects", 1)
+        assert undone(database).code == 0
+
+    def test_names_that_were_given_again_are_named(self, database: Witness) -> None:
+        database.run("CREATE INDEX by_status ON users (status)")
+        assert migrate(database.url, "retire").code == 0
+        database.run("ALTER TABLE users ADD status int; CREATE INDEX by_status ON files (id)")
+        remedied(database, undone(database), "name-taken", 2)
+        assert undone(database).code == 0
+        assert {"status", "status_own"} <= database.columns().keys()
+
+
+class TestRehearsal:
+    @pytest.mark.parametrize(
+        "index",
+        [
+            'CREATE INDEX by_day ON "user" (("createdAt"::date))',
+            'CREATE INDEX by_day ON "user" (id) WHERE "createdAt" > \'2020-01-01\'::timestamp::date',
+        ],
+    )
+    def test_an_index_over_the_day_of_a_timestamp_is_named_beforehand(
+        self, load: Callable[[str], Witness], index: str
+    ) -> None:
+        database = load("soft_delete_singular")
+        database.run(index)
+        planned = plan(database.url, "retire")
+        for found in planned.findings("does-not-follow"):
+            assert "by_day" in found["subject"]
+            database.run(found["remedy"])
+        done = migrate(database.url, "retire")
+        assert done.code == 0, done.text
+
+    def test_views_and_policies_on_partitions_and_children_follow(self, load: Callable[[str], Witness]) -> None:
+        database = load("uuid_kysely")
+        database.run(
+            'CREATE TABLE parts (person uuid REFERENCES "user" (id), at int) PARTITION BY RANGE (at);'
+            "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (9);"
+            'CREATE VIEW whose AS SELECT u.email FROM parts_1 p JOIN "user" u ON u.id = p.person;'
+            "ALTER TABLE parts_1 ENABLE ROW LEVEL SECURITY;"
+            'CREATE POLICY known ON parts_1 USING (person IN (SELECT id FROM "user"));'
+            "CREATE TABLE notes (id int); ALTER TABLE notes ENABLE ROW LEVEL SECURITY;"
+            'CREATE POLICY any_user ON notes USING (EXISTS (SELECT FROM "user" u WHERE u.id IS NOT NULL))'
+        )
+        assert plan(database.url, "retire").findings("does-not-follow") == []
+        done = migrate(database.url, "retire")
+        assert done.code == 0, done.text
+
+    def test_a_comparison_with_a_partition_that_does_not_follow_is_named(self, load: Callable[[str], Witness]) -> None:
+        database = load("number_ids")
+        database.run(
+            'CREATE TABLE parts (person int REFERENCES "user" (id), at int) PARTITION BY RANGE (at);'
+            "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (9);"
+            "CREATE VIEW late AS SELECT * FROM parts_1 WHERE person > 5"
+        )
+        (found,) = plan(database.url, "retire").findings("does-not-follow")
+        assert found["subject"] == "public.late"
+
+
+class TestTriggersOfWhatStays:
+    def test_one_on_rate_limit_does_not_see_the_rows_of_sessions_go(self, load: Callable[[str], Witness]) -> None:
+        database = load("number_ids")
+        database.run(
+            "CREATE FUNCTION never() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'never'; END $$;"
+            'CREATE TRIGGER kept BEFORE DELETE OR INSERT ON "rateLimit" FOR EACH ROW EXECUTE FUNCTION never()'
+        )
+        keys = 'SELECT key FROM "rateLimit" ORDER BY 1'
+        before = database.ask(keys)
+        done = migrate(database.url, "retire")
+        assert done.code == 0, done.text
+        assert database.ask(keys) == [row for row in before if not row["key"].startswith("session:")] != before
+        assert undone(database).code == 0
+        assert database.ask(keys) == before
