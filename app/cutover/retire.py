@@ -163,9 +163,8 @@ def _catch_up_copy(changes: Changes) -> Iterator[Step]:
         (
             # a row's xmin is what wrote it; one that is younger than our snapshot may have been written after it
             f"INSERT INTO {kept} ({', '.join(columns)}) SELECT {', '.join(columns.values())} FROM {users} "
+            # the values of who was deleted meanwhile stay, and come back to nobody
             f"WHERE age(xmin) <= {seen} ON CONFLICT ({key}) DO UPDATE SET {newer}",
-            f"DELETE FROM {kept} k WHERE (SELECT count(*) FROM {kept}) <> (SELECT count(*) FROM {users}) "
-            f"AND NOT EXISTS (SELECT FROM {users} u WHERE u.{key} = k.{key})",
         ),
         "SHARE",
         (users,),
