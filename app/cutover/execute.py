@@ -19,10 +19,10 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.cutover import catalog, census, checks, journal, layout, plan, rehearsal, samples, steps, template, undo
+from app.cutover import catalog, census, checks, journal, plan, recognition, rehearsal, samples, steps, template, undo
 from app.cutover.catalog import JOURNAL, VERSION_TABLE, Snapshot, quoted
 from app.cutover.findings import Action, Finding, Options, Refused, Situation, refusals
-from app.cutover.layout import RETIRED_SCHEMA, Layout
+from app.cutover.layout import RETIRED_SCHEMA, Doubt, Layout
 from app.cutover.signatures import GOING_ROLES
 from app.cutover.steps import REVISIONS, Record, Step
 
@@ -240,7 +240,7 @@ class Cutover:
             raise Refused([_UNSEEN])
         self._begin()
         snapshot = template.auther_template(self.schema)
-        found = layout.recognise(snapshot, self.schema, self.options.choices)
+        found = recognition.recognise(snapshot, self.schema, self.options.choices)
         for step in plan.steps_for(action, snapshot, found, self.options, self.operator):
             self._take(step)
 
@@ -340,7 +340,7 @@ def survey(connection: Connection, schema: str, options: Options, actions: tuple
         ).scalar_one_or_none()
     if revision == REVISIONS["drop"]:  # what is left is the app's, whatever it looks like
         options = replace(options, choices=options.choices.without(GOING_ROLES))
-    found = layout.recognise(snapshot, schema, options.choices, moved, samples.looking(connection, snapshot))
+    found = recognition.recognise(snapshot, schema, options.choices, moved, samples.looking(connection, snapshot))
     if revision == REVISIONS["adopt"]:
         found = _held_to(found, undo.recorded(connection, schema, "adopt"))
     counted = census.take(connection, snapshot, found)
@@ -367,7 +367,7 @@ def _held_to(found: Layout, adopted: undo.Recorded | None) -> Layout:
     was = f"{before['users']} with {', '.join(f'{name}={own}' for name, own in before['fields'].items())}"
     message = f"adopt took {was}; now it is {found.users.sql} with {', '.join(f'{n}={own}' for n, own in now.items())}."
     remedy = "shadow undo\n-- takes adopt back; then decide anew, from the first revision on"
-    return replace(found, doubts=(layout.Doubt("not-what-was-adopted", found.users.sql, message, remedy),))
+    return replace(found, doubts=(Doubt("not-what-was-adopted", found.users.sql, message, remedy),))
 
 
 def current_revision(connection: Connection, schema: str) -> str | None:

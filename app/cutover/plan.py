@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from app.cutover import beside, changes, journal, retire
+from app.cutover import beside, changes, columns, journal, retire
 from app.cutover.catalog import Snapshot, Table, quoted
 from app.cutover.changes import RATE_LIMIT_ROWS, Changes
 from app.cutover.findings import Action, Options
@@ -172,7 +172,7 @@ def _kept(snapshot: Snapshot, found: Changes | None) -> Iterator[tuple[str, bool
 
 def _sequences(snapshot: Snapshot, found: Changes | None) -> Iterator[str]:
     """Return the sequences that stand alone in RETIRED_SCHEMA, or will."""
-    if found is not None and found.sequence is not None and retire.is_kept(found.sequence):
+    if found is not None and found.sequence is not None and columns.is_kept(found.sequence):
         yield quoted(RETIRED_SCHEMA, found.sequence.name)
     for sequence in snapshot.sequences:
         if sequence.schema == RETIRED_SCHEMA and sequence.owned_by is None:

@@ -8,8 +8,8 @@ from app.cutover.catalog import Column, ForeignKey, Snapshot, Table
 from app.cutover.census import Census
 from app.cutover.diagram import Key
 from app.cutover.findings import Action, Finding, Options, Situation
-from app.cutover.layout import recognise
 from app.cutover.plan import steps_for
+from app.cutover.recognition import recognise
 from app.cutover.report import Planned, Report
 from app.cutover.surroundings import Contact, Surroundings
 

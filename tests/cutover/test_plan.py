@@ -11,8 +11,10 @@ import pytest
 
 from app.cutover.catalog import Column, Snapshot, Table, literal, quoted
 from app.cutover.findings import ACTIONS, Options
-from app.cutover.layout import Choices, normalised, recognise
+from app.cutover.layout import Choices
 from app.cutover.plan import steps_for
+from app.cutover.recognition import recognise
+from app.cutover.signatures import normalised
 from app.cutover.steps import Step, pending
 from app.cutover.template import auther_template
 from tests.cutover.commands import ACCEPTED, plan, process, shadow
