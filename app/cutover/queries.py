@@ -288,16 +288,22 @@ WITH belongs AS (
   SELECT 'pg_proc'::regclass, p.oid, NULL, p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
     JOIN pg_language l ON l.oid = p.prolang WHERE {_OWN_FUNCTION}
 ), links AS MATERIALIZED (
-  SELECT d.classid, d.objid, CASE WHEN r.relkind IN ('v', 'm') THEN 0 ELSE d.objsubid END AS objsubid,
+  -- before PostgreSQL 15 what a generated column reads is noted of the column, not of its expression
+  SELECT CASE WHEN v.oid IS NULL THEN d.classid ELSE 'pg_attrdef'::regclass END AS classid,
+         coalesce(v.oid, d.objid) AS objid,
+         CASE WHEN v.oid IS NOT NULL OR r.relkind IN ('v', 'm') THEN 0 ELSE d.objsubid END AS objsubid,
          b.relation, b.function, d.deptype,
          CASE WHEN d.refclassid = 'pg_class'::regclass AND d.refobjid = b.relation THEN d.refobjsubid END AS part
   FROM pg_depend d JOIN belongs b ON b.classid = d.refclassid AND b.objid = d.refobjid
   LEFT JOIN pg_class r ON d.classid = 'pg_class'::regclass AND r.oid = d.objid
   LEFT JOIN pg_trigger g ON d.classid = 'pg_trigger'::regclass AND g.oid = d.objid
+  LEFT JOIN (pg_attribute w JOIN pg_attrdef v ON v.adrelid = w.attrelid AND v.adnum = w.attnum)
+    ON d.classid = 'pg_class'::regclass AND w.attrelid = d.objid AND w.attnum = d.objsubid AND w.attgenerated <> ''
+    AND d.refclassid IN ('pg_class'::regclass, 'pg_proc'::regclass)
   WHERE NOT coalesce(g.tgisinternal, false)
     AND (d.classid <> 'pg_constraint'::regclass OR b.function IS NOT NULL)
     -- what merely sits on its table comes along where a person may want to name it
-    AND (d.deptype = 'n'
+    AND (d.deptype = 'n' OR v.oid IS NOT NULL
          OR d.classid IN ('pg_statistic_ext'::regclass, 'pg_trigger'::regclass, 'pg_policy'::regclass,
                           'pg_publication_rel'::regclass, 'pg_attrdef'::regclass)
          OR d.classid = 'pg_rewrite'::regclass AND d.deptype = 'a')
@@ -337,5 +343,5 @@ LEFT JOIN pg_attribute a ON a.attrelid = l.relation AND a.attnum = l.part AND l.
 -- a view's query is of the view itself; a default is of its own column
 WHERE NOT (e.kind IN ('view', 'materialized view') AND e.site IS NOT DISTINCT FROM l.relation)
   AND NOT (e.own IS NOT NULL AND l.relation IS NOT DISTINCT FROM e.site AND l.part IS NOT DISTINCT FROM e.own)
-  AND NOT (e.own IS NOT NULL AND l.deptype <> 'n' AND coalesce(l.part, 0) = 0)
+  AND NOT (e.own IS NOT NULL AND l.deptype <> 'n' AND coalesce(l.part, 0) = 0 AND l.function IS NULL)
 ORDER BY 1, 2, 5, 6, 7"""
