@@ -59,6 +59,7 @@ RULES: dict[Action, tuple[Rule, ...]] = {
         types.view_is_there,
         types.ids_are_rewritten,
         types.partition_keys,
+        types.typed_tables,
         types.objects_over_new_types,
         types.what_does_not_follow,
         types.users_get_names,

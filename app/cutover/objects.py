@@ -274,6 +274,8 @@ class Table:
     """The query of a view or materialized view."""
     options: tuple[str, ...] = ()
     """`fillfactor=70`, `toast.autovacuum_enabled=false`, `security_barrier=true`: storage parameters or a view's."""
+    typed: bool = False
+    """Whether it was made OF a composite type, which then decides its columns."""
     populated: bool = True
     persistence: str = "p"
     """pg_class.relpersistence: `p`ermanent, `u`nlogged, `t`emporary."""

@@ -82,7 +82,8 @@ def examine(
             kind = {"v": "VIEW", "m": "MATERIALIZED VIEW", "f": "FOREIGN TABLE"}.get(other.kind, "TABLE")
             remedy = f"ALTER {kind} {taken} RENAME TO {quoted(other.name + '_own')};"
             yield Finding("name-taken", "refuse", taken, message, remedy)
-    yield from _came_since(snapshot, users, before)
+    ours = {("view", table.sql) for table in snapshot.tables if _is_ours(table.sql, statements)}
+    yield from _came_since(snapshot, users, before, ours)
     yield from _foreign_ids(connection, users, before)
     yield from _missing_values(connection, users, before, snapshot)
     yield from _orphans_to_be(connection, users, before)
@@ -114,8 +115,10 @@ def _resting_on(
             )
 
 
-def _came_since(snapshot: Snapshot, users: Table, before: Mapping[str, Any]) -> Iterator[Finding]:
-    """What the app made since, in the place of what comes back or over what changes back."""
+def _came_since(
+    snapshot: Snapshot, users: Table, before: Mapping[str, Any], ours: Collection[tuple[str, str]]
+) -> Iterator[Finding]:
+    """What the app made since, in the place of what comes back or over what changes back, but for `ours`."""
     retyped = {((schema, table), column) for schema, table, column in before.get("retyped", ())}
     known = {key["name"] for key in before["foreign_keys"]}
     for key in snapshot.foreign_keys:
@@ -128,7 +131,7 @@ def _came_since(snapshot: Snapshot, users: Table, before: Mapping[str, Any]) -> 
                 f"The foreign key {key.name} on {quoted(*key.table)} came since, over ids whose type changes back.",
                 f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)};",
             )
-    carried = {tuple(each) for each in before.get("carried", ())}
+    carried = {tuple(each) for each in before.get("carried", ())} | {*ours}
     yield from _resting_on(snapshot, retyped, carried)
     for name in before["going_columns"]:
         if users.column(name) is not None:

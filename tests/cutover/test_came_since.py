@@ -50,6 +50,13 @@ class TestBeforeUndo:
         database.run("DROP TABLE fans")
         assert apart_from_names_of_partitions(database.portrait()) == apart_from_names_of_partitions(before)
 
+    def test_the_view_that_keeps_the_old_names_is_the_cutovers_own(self, load: Callable[[str], Witness]) -> None:
+        database = load("uuid_kysely")
+        assert migrate(database.url, "retire", "--compat-view").code == 0
+        for _ in range(2):
+            back = undone(database)
+            assert back.code == 0, back.text
+
     def test_a_view_over_what_adopt_added_is_named(self, database: Witness) -> None:
         assert migrate(database.url, "adopt").code == 0
         database.run("CREATE VIEW present AS SELECT name FROM users WHERE deleted_at IS NULL")
@@ -109,6 +116,21 @@ class TestRehearsal:
         )
         (found,) = plan(database.url, "retire").findings("does-not-follow")
         assert found["subject"] == "public.late"
+
+
+class TestTypedTables:
+    def test_one_that_refers_to_users_is_named_and_stands_alone_with_the_remedy(
+        self, load: Callable[[str], Witness]
+    ) -> None:
+        database = load("uuid_kysely")
+        database.run(
+            "CREATE TYPE visit_of AS (person uuid, at int); CREATE TABLE seen OF visit_of;"
+            'ALTER TABLE seen ADD FOREIGN KEY (person) REFERENCES "user" (id)'
+        )
+        (found,) = plan(database.url, "retire").findings("typed-table")
+        assert (found["level"], found["subject"]) == ("refuse", "public.seen")
+        database.run(found["remedy"])
+        assert migrate(database.url, "retire").code == 0
 
 
 class TestTriggersOfWhatStays:

@@ -98,6 +98,23 @@ def partition_keys(at: Situation) -> Iterator[Finding]:
             )
 
 
+def typed_tables(at: Situation) -> Iterator[Finding]:
+    """The columns of a table that was made OF a type are the type's."""
+    changes = at.changes
+    changed = {each.table.key: each.table for each in changes.retypes} if changes else {}
+    if changes is not None and (changes.going or changes.renames or "adopt" in at.actions):
+        changed[changes.users.key] = changes.users
+    for table in changed.values():
+        if table.typed:
+            yield Finding(
+                "typed-table",
+                "refuse",
+                table.sql,
+                f"{table.sql} was made OF a composite type; PostgreSQL changes no column of it, and one must change.",
+                f"ALTER TABLE {table.sql} NOT OF;\n-- the columns stay, and are its own from then on",
+            )
+
+
 def objects_over_new_types(at: Situation) -> Iterator[Finding]:
     """Objects over columns that change type step aside and come back; some cannot."""
     changes = at.changes
