@@ -80,7 +80,8 @@ SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind::te
        CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END AS definition,
        coalesce(c.reloptions, '{{}}') || ARRAY(SELECT 'toast.' || o FROM pg_class t, unnest(t.reloptions) o
                                               WHERE t.oid = c.reltoastrelid) AS options,
-       c.reloftype <> 0 AS typed, c.relispopulated AS populated, c.relpersistence::text AS persistence, c.relreplident::text AS replica_identity,
+       c.reloftype <> 0 AS typed, c.relispopulated AS populated,
+       c.relpersistence::text AS persistence, c.relreplident::text AS replica_identity,
        (SELECT m.amname FROM pg_am m WHERE m.oid = c.relam) AS access_method,
        (SELECT s.spcname FROM pg_tablespace s WHERE s.oid = c.reltablespace) AS tablespace,
        CASE c.relkind WHEN 'p' THEN pg_get_partkeydef(c.oid) END AS partition_by,
