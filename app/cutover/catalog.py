@@ -84,6 +84,8 @@ class Snapshot:
     """Those, as SQL, that the role that looked may become."""
     superuser: bool = field(default=False, compare=False)
     """Whether the role that looked is one."""
+    superusers: tuple[str, ...] = field(default=(), compare=False)
+    """All of them."""
     creating_owners: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     """Owners of tables and the schemas in which they may create."""
     schema_comments: tuple[tuple[str, str], ...] = ()

@@ -294,7 +294,15 @@ class Cutover:
         findings = list(undo.examine(database, self.schema, action, recorded.before, recorded.undo, self.options))
         if refusals(findings):
             raise Refused(findings)
-        for statement in recorded.undo:
+        statements = list(recorded.undo)
+        if action == "retire":
+            snapshot = catalog.read(database)
+            hush = undo.hushing(snapshot, self.schema, recorded.before, statements)
+            # the locks come first
+            at = next((i for i, sql in enumerate(statements) if sql.startswith("LOCK TABLE")), -1) + 1
+            statements[at:at] = hush.quiet
+            statements += hush.loud
+        for statement in statements:
             self._take(Step(statement.splitlines()[0][:100], (statement,)), undoing=True)
         if action != "adopt":
             record = Record(f"undo-{action}", self.operator, self.options, catalog.read(database).fingerprint)

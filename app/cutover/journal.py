@@ -72,8 +72,30 @@ def kept_from_others(table: str, snapshot: Snapshot, reader: str | None) -> Iter
         yield f"GRANT SELECT ON {table} TO {quoted(reader)}"
 
 
+def not_trusted(snapshot: Snapshot, schema: str) -> Iterator[Finding]:
+    """Yield what keeps the role that looked from believing the journal: who could write it has less power.
+
+    Whoever owns it decides what undo runs. So it is believed if it is of the role itself, or of a superuser.
+    """
+    ours = [table for name in OWN_TABLES if (table := snapshot.table(schema, name)) is not None]
+    trusted = {snapshot.role, *snapshot.superusers}
+    for owner in sorted({table.owner for table in ours} - trusted):
+        names = [table.sql for table in ours if table.owner == owner]
+        yield Finding(
+            "journal-not-trusted",
+            "refuse",
+            names[0],
+            f"{' and '.join(names)} belong{'s' if len(names) == 1 else ''} to {owner}, who could have written there "
+            f"what {snapshot.role} is to run.",
+            f"-- run it as {owner}, if the cutover was begun so; or look at what is written, and take it over:\n"
+            + (f"SELECT action, at, role, undo FROM {quoted(schema, JOURNAL)};\n" if len(ours) > 1 else "")
+            + "\n".join(f"ALTER TABLE {name} OWNER TO {quoted(snapshot.role)};" for name in names),
+        )
+
+
 def not_given(snapshot: Snapshot, schema: str) -> Iterator[Finding]:
     """Yield what keeps the role that looked from going on with, or back from, what another role did."""
+    yield from not_trusted(snapshot, schema)
     ours = [table for name in OWN_TABLES if (table := snapshot.table(schema, name)) is not None]
     ours += [table for name in KEPT_TABLES if (table := snapshot.table(RETIRED_SCHEMA, name)) is not None]
     if lacking := [table for table in ours if not table.owned]:
@@ -204,7 +226,10 @@ def facts(snapshot: Snapshot, layout: Layout, changes: Changes | None, options: 
             for each in (changes.retypes if changes else ())
         ],
         "carried": sorted({(each.kind, each.name or each.identity) for each in (changes.carried if changes else ())}),
-        "index_names": _index_names(users, gone) if users is not None else [],
+        "index_names": [
+            *([layout.schema, name] for name in (_index_names(users, gone) if users is not None else ())),
+            *([table.schema, name] for table in tables for name in _index_names(table, None)),
+        ],
         "required_columns": [
             column.name
             for column in (users.columns if users else ())
@@ -229,10 +254,11 @@ def facts(snapshot: Snapshot, layout: Layout, changes: Changes | None, options: 
     }
 
 
-def _index_names(users: Table, gone: set[str]) -> list[str]:
-    """Return the names of the indexes that go with columns, and come back with them."""
-    names = [each.name for each in users.constraints if each.kind in "pux" and gone & set(each.columns)]
-    return names + [each.name for each in users.indexes if gone & set(each.columns)]
+def _index_names(table: Table, gone: set[str] | None) -> list[str]:
+    """Return the names of the indexes of a table, or of those that go with some columns, and come back with them."""
+    owned = [(each.name, each.columns) for each in table.constraints if each.kind in "pux"]
+    every = [*owned, *((each.name, each.columns) for each in table.indexes)]
+    return [name for name, columns in every if gone is None or gone & set(columns)]
 
 
 def hash_of_ids(users: str, fields: Mapping[str, str]) -> str:

@@ -39,6 +39,7 @@ SELECT current_database() AS database, current_setting('server_version_num')::in
        current_user::text AS role,
        (SELECT rolsuper OR rolbypassrls FROM pg_roles WHERE rolname = current_user) AS sees_all_rows,
        (SELECT rolsuper FROM pg_roles WHERE rolname = current_user) AS superuser,
+       ARRAY(SELECT rolname::text FROM pg_roles WHERE rolsuper ORDER BY 1) AS superusers,
        has_database_privilege(current_database(), 'CREATE') AS may_create_schema,
        ARRAY(SELECT n.nspname::text FROM pg_namespace n WHERE {VISIBLE} ORDER BY 1) AS schemas,
        ARRAY(SELECT n.nspname::text FROM pg_namespace n WHERE {VISIBLE}

@@ -301,7 +301,8 @@ class _Recognition:
             message = f"{len(best)} tables have the {what} of Better Auth's {role}: {names}."
             self.doubts.append(Doubt("role-ambiguous", role, message, options + none))
             return None
-        return Role(role, best[0].table, best[0].reason, best[0].fields)
+        fields = {**best[0].fields, **_mapped_fields(best[0].table, role, self.choices.columns)}
+        return Role(role, best[0].table, best[0].reason, fields)
 
     def _mapped(self, role: str, mapped: str, users: Role | None = None) -> Role | None:
         table = next(

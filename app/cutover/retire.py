@@ -28,6 +28,7 @@ def steps(
     """Return the steps of 0002_retire."""
     objects = without_beside(snapshot)
     facts = journal.facts(snapshot, layout, changes, options)
+    facts["released"] = _released(snapshot, changes, options)
     counted = journal.counted(snapshot, layout)
     if changes is None or not changes.any:
         return (journal.recording(layout, Record("retire", operator, options, snapshot.fingerprint), facts, counted),)
@@ -77,6 +78,20 @@ def steps(
         ),
         *changed,
     )
+
+
+def _released(snapshot: Snapshot, changes: Changes | None, options: Options) -> list[list[str | None]]:
+    """Return, for the journal, what --release takes: kind, name, and the table it sits on, users being none."""
+    removed = {(each.kind, each.identity) for each in aside.released(without_beside(snapshot), options)}
+    removed |= {(each.kind, each.identity) for each in aside.released_on_view(snapshot, options)}
+    found: dict[tuple[str, str], list[str | None]] = {}
+    for each in snapshot.dependents:
+        if (each.kind, each.identity) in removed:
+            of_users = changes is not None and each.owner == changes.users.key
+            site: tuple[str | None, str | None] = (None, None) if of_users or each.owner is None else each.owner
+            name = each.identity if each.kind in ("view", "materialized view") else each.name or each.identity
+            found[each.kind, each.identity] = [each.kind, name, *site]
+    return list(found.values())
 
 
 def _view(changes: Changes) -> tuple[str, ...]:

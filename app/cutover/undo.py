@@ -89,7 +89,9 @@ def examine(
     yield from _orphans_to_be(connection, users, before)
 
 
-_IN_THE_WAY = ("view", "materialized view", "rule", "policy", "trigger", "function", "procedure")
+_IN_THE_WAY = (
+    "view", "materialized view", "rule", "policy", "trigger", "function", "procedure", "publication relation",
+)  # fmt: skip
 
 
 def _resting_on(
@@ -139,16 +141,75 @@ def _came_since(
             remedy = f"ALTER TABLE {users.sql} RENAME COLUMN {quoted(name)} TO {quoted(name + '_own')};"
             yield Finding("name-taken", "refuse", f"{users.sql}.{quoted(name)}", message, remedy)
     taken = {
-        name: table
+        (table.schema, name): table
         for table in snapshot.tables
-        if table.schema == users.schema
         for name in (*(c.name for c in table.constraints if c.kind in "pux"), *(i.name for i in table.indexes))
     }
-    for name in before.get("index_names", ()):
-        if name in taken:
-            message = f"{taken[name].sql} has an index {quoted(name)}; one of that name comes back to users."
-            remedy = f"ALTER INDEX {quoted(users.schema, name)} RENAME TO {quoted(name[:58] + '_own')};"
-            yield Finding("name-taken", "refuse", f"{taken[name].sql} {quoted(name)}", message, remedy)
+    for schema, name in before.get("index_names", ()):
+        if (other := taken.get((schema, name))) is not None:
+            message = f"{other.sql} has an index {quoted(name)}; one of that name comes back."
+            remedy = f"ALTER INDEX {quoted(schema, name)} RENAME TO {quoted(name[:58] + '_own')};"
+            yield Finding("name-taken", "refuse", f"{other.sql} {quoted(name)}", message, remedy)
+    yield from _made_anew(snapshot, users, before)
+
+
+def _made_anew(snapshot: Snapshot, users: Table, before: Mapping[str, Any]) -> Iterator[Finding]:
+    """What was released, comes back with undo, and is there again: made anew by hand, as the findings advise."""
+    for kind, name, schema, table in before.get("released", ()):
+        if kind in ("view", "materialized view"):
+            there = [found for found in snapshot.tables if found.sql == name]
+            drops = [f"DROP {kind.upper()} {found.sql};" for found in there]
+        else:
+            site = users.key if (schema, table) == (None, None) else (schema, table)
+            found_again = [
+                found
+                for found in snapshot.dependents
+                if found.kind == kind and (found.name or found.identity) == name and found.owner in (site, None)
+            ]
+            removals = release.removals(snapshot, found_again[:1])
+            drops = [f"{sql};" for removal in removals for sql in removal.drop]
+        if drops:
+            yield Finding(
+                "undo-finds-objects",
+                "refuse",
+                name,
+                f"The {kind} {name} was released and is there again; undo brings back the one there was.",
+                "\n".join(drops),
+            )
+
+
+def hushing(snapshot: Snapshot, schema: str, before: Mapping[str, Any], statements: Sequence[str]) -> Hush:
+    """Return what silences, and what restores, the triggers and rules that users got since; undo knows the others.
+
+    Args:
+        snapshot: the catalogue.
+        schema: where users is.
+        before: what was recorded.
+        statements: the undo that was recorded.
+    """
+    users = snapshot.table(schema, USERS)
+    if users is None or before["users"] is None:
+        return Hush()
+    later, quiet, loud = before["users"], [], []
+    for kind, found in (("TRIGGER", users.triggers), ("RULE", users.rules)):
+        for each in found:
+            name = f"{kind} {quoted(each.name)}"
+            known = any(statement.endswith(f" DISABLE {name}") for statement in statements)
+            if each.enabled in _MODES and not known:
+                quiet.append(f"ALTER TABLE {users.sql} DISABLE {name}")
+                loud.append(f"ALTER TABLE {later} {_MODES[each.enabled]} {name}")
+    return Hush(tuple(quiet), tuple(loud))
+
+
+_MODES = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
+
+
+@dataclass(frozen=True, slots=True)
+class Hush:
+    """Statements for before and after the others."""
+
+    quiet: tuple[str, ...] = ()
+    loud: tuple[str, ...] = ()
 
 
 def _is_ours(name: str, statements: Sequence[str]) -> bool:

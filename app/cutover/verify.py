@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from app.cutover import catalog, census, journal
 from app.cutover.catalog import JOURNAL, Snapshot, Table, quoted
+from app.cutover.findings import Refused
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA
 from app.cutover.shapes import is_wide_key
 from app.cutover.signatures import TARGET_COLUMNS
@@ -45,10 +46,16 @@ class Verification:
 
 
 def verify(connection: Connection, schema: str) -> Verification:
-    """Compare the database with the record of the last action; it only reads."""
+    """Compare the database with the record of the last action; it only reads.
+
+    Raises:
+        Refused: the record is another role's, and not to be believed.
+    """
     snapshot = catalog.read(connection)
     if snapshot.table(schema, JOURNAL) is None:
         return Verification(None, ())
+    if untrusted := list(journal.not_trusted(snapshot, schema)):
+        raise Refused(untrusted)
     entries = [
         (action, before, fingerprint)
         for action, before, fingerprint in connection.exec_driver_sql(

@@ -72,6 +72,54 @@ class TestBeforeUndo:
         assert {"status", "status_own"} <= database.columns().keys()
 
 
+class TestTriggersOfUsers:
+    TOUCHES = (
+        "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN NEW.updated_at := '2000-01-01'; RETURN NEW; END $$;"
+        "CREATE TRIGGER touched BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION touch()"
+    )
+
+    def test_one_that_came_since_sees_nothing_of_undo(self, database: Witness) -> None:
+        times = "SELECT id, updated_at FROM users ORDER BY id"
+        before = database.ask(times)
+        assert migrate(database.url, "retire").code == 0
+        database.run(self.TOUCHES)
+        assert undone(database).code == 0
+        assert database.ask(times) == before
+        database.run("UPDATE users SET name = name")
+        assert database.value("SELECT count(*) FROM users WHERE updated_at > '2000-01-02'") == 0
+
+    def test_nor_one_that_reads_a_name_which_changes_back(self, load: Callable[[str], Witness]) -> None:
+        database = load("kysely_singular")
+        assert migrate(database.url, "retire").code == 0
+        database.run(self.TOUCHES)
+        back = undone(database)
+        assert back.code == 0, back.text
+
+
+class TestReleasedAndMadeAnew:
+    def test_views_policies_and_triggers_are_named_and_step_back(self, database: Witness) -> None:
+        database.run(
+            "CREATE VIEW active AS SELECT id, status FROM users;"
+            "CREATE POLICY shown ON users USING (status = 'active');"
+            "CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';"
+            "CREATE TRIGGER seen BEFORE UPDATE OF status ON users FOR EACH ROW EXECUTE FUNCTION look()"
+        )
+        before = database.schema()
+        names = ("public.active", "shown on public.users", "seen on public.users")
+        done = migrate(database.url, "retire", *(part for name in names for part in ("--release", name)))
+        assert done.code == 0, done.text
+        database.run(
+            "CREATE VIEW active AS SELECT id FROM users; CREATE POLICY shown ON users USING (true);"
+            "CREATE TRIGGER seen BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION look()"
+        )
+        remedied(database, undone(database), "undo-finds-objects", 3)
+        for _ in range(2):
+            back = undone(database)
+            assert back.code == 0, back.text
+        assert database.schema() == before
+
+
 class TestRehearsal:
     @pytest.mark.parametrize(
         "index",

@@ -76,6 +76,32 @@ class TestOwner:
         assert database.value("SELECT count(*) FROM users") > 0
 
 
+class TestJournalOfAnother:
+    def test_what_another_role_made_beforehand_is_neither_read_nor_run(
+        self, database: Witness, make_role: Callable[[], str]
+    ) -> None:
+        stranger = make_role()
+        database.run(f"GRANT USAGE, CREATE ON SCHEMA public TO {stranger}")
+        assert migrate(database.url, "adopt").code == 0
+        shape = database.dump("-s", "-t", "shadow_cutover", "-t", "shadow_alembic_version", "-O", "-x")
+        assert shadow(database.url, "undo", "--yes").code == 0
+        database.run("DROP TABLE IF EXISTS shadow_cutover, shadow_alembic_version")
+        made = "\n".join(line for line in shape.splitlines() if not line.startswith("\\"))
+        database.run(f"SET ROLE {stranger};\n{made}")
+        before = database.dump()
+        for refused in (
+            migrate(database.url, "adopt"),
+            alembic(database.url, "upgrade", "0001_adopt"),
+            shadow(database.url, "verify"),
+        ):
+            assert (refused.code, "journal-not-trusted" in refused.text) == (2, True), refused.text
+            assert stranger in refused.text
+        assert database.dump() == before
+        (found,) = refusals(plan(database.url, "adopt"), "journal-not-trusted")
+        database.run(found["remedy"])
+        assert migrate(database.url, "adopt").code == 0
+
+
 class TestOthers:
     def test_a_role_without_any_privilege_is_refused_with_all_the_tables(
         self, database: Witness, make_role: Callable[[], str]

@@ -195,8 +195,9 @@ class TestMaps:
         assert document["live_sessions"] is None
         maps = ("--map", "sessions=identity.logins", "--map", "sessions.expires_at=zzz")
         database.run("UPDATE identity.logins SET zzz = now() + interval '1 day'")
-        told = shadow(database.url, "inspect", "--format", "json", *maps).json
-        assert told["live_sessions"] == database.counts()["identity.logins"]
+        for given in (maps, maps[2:]):
+            told = shadow(database.url, "inspect", "--format", "json", *given).json
+            assert told["live_sessions"] == database.counts()["identity.logins"]
 
     def test_a_name_may_be_given_as_sql_writes_it(self, load: Callable[[str], Witness]) -> None:
         database = load("kysely_singular")
