@@ -85,11 +85,14 @@ class _Recognition:
     choices: Choices
     look: Look
     doubts: list[Doubt] = field(default_factory=list)
+    adopted: bool = False
+    """Whether users has what adopt adds: what there was to ask has been asked, and what came since is the app's."""
 
     def layout(self, moved: Mapping[str, Mapping[str, Any]] | None) -> Layout:
         if moved is not None:
             return self._retired(moved)
         users = self._users()
+        self.adopted = users is not None and users.table.column("identity_updated_at") is not None
         roles = [users] if users else []
         for name in SIGNATURES:
             if name != USERS and (found := self._other(name, users, roles)) is not None:
@@ -258,7 +261,7 @@ class _Recognition:
 
     def _ask(self, role: str, candidates: list[_Candidate]) -> None:
         """Ask about tables that may play a role, and may be the app's."""
-        if not candidates:
+        if not candidates or self.adopted:
             return
         names = "; ".join(f"{each.table.sql}, {each.reason}" for each in candidates)
         options = [flag("map", f"{role}={each.table.schema}.{each.table.name}") for each in candidates]
@@ -344,8 +347,8 @@ class _Recognition:
 
     def _missing(self, users: Role, roles: list[Role]) -> None:
         """Ask for a role that must be there: where names were mapped, what was not recognised may still be it."""
-        if users.table.column("identity_updated_at") is not None:
-            return  # adopted: what there was to ask has been asked
+        if self.adopted:
+            return
         renamed = any(shapes.is_shape(role.reason) for role in roles) or not says(users.table.name, USERS)
         known = {role.name for role in roles} | set(self.choices.tables)
         # every user has an account; sessions may be kept elsewhere, and so may what is to be verified

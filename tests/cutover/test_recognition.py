@@ -85,7 +85,8 @@ class TestLookAlikes:
     def test_a_thin_database_that_never_knew_better_auth_keeps_what_looks_like_it(self, empty: Witness) -> None:
         empty.run(
             f"{THIN}; CREATE TABLE ssh_keys (id text PRIMARY KEY, owner text REFERENCES users, public_key text,"
-            " private_key text, created_at timestamptz); INSERT INTO ssh_keys (id, public_key) VALUES ('1', 'AAAAB3')"
+            " private_key text, created_at timestamptz); INSERT INTO ssh_keys (id, public_key) VALUES ('1', 'AAAAB3');"
+            + DEVICES.format(schema="public", users="users")
         )
         done = migrate(empty.url, "drop")
         assert done.code == 0, done.text

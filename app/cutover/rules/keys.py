@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from app.cutover.catalog import quoted
+from app.cutover.catalog import ForeignKey, quoted
 from app.cutover.findings import Finding, Situation, detached
 from app.cutover.flags import flag
 
@@ -33,6 +33,7 @@ def foreign_keys_into_going_tables(at: Situation) -> Iterator[Finding]:
                 where,
                 f"{key.name} on {where} refers to {quoted(*key.target)}, which goes.",
                 f"{flag('detach', short)}\n-- drops that one constraint, and keeps the column and its values. Or:\n"
+                f"{_by_its_owner(at, key)}"
                 f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)};",
             )
 
@@ -79,9 +80,15 @@ def foreign_keys_to_email(at: Situation) -> Iterator[Finding]:
                 f"{quoted(*key.table)} ({', '.join(key.columns)})",
                 f"{key.name} on {quoted(*key.table)} refers to users ({quoted(email)}) without ON UPDATE CASCADE; when "
                 "a user's address changes at the provider, the database would refuse it.",
-                f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}, "
+                f"{_by_its_owner(at, key)}ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}, "
                 f"ADD CONSTRAINT {quoted(key.name)} {_following(key.definition)};",
             )
+
+
+def _by_its_owner(at: Situation, key: ForeignKey) -> str:
+    """Return who must alter the table, as a comment before the SQL, where that is not the role that looked."""
+    table = at.snapshot.table(*key.table)
+    return f"-- as {table.owner}, to which the table belongs:\n" if table is not None and not table.owned else ""
 
 
 _ACTION = r"(?:NO ACTION|RESTRICT|CASCADE|SET (?:NULL|DEFAULT)(?: \([^)]*\))?)"
