@@ -203,9 +203,12 @@ def _restore_columns(changes: Changes, released: set[str]) -> Iterator[str]:
     users, columns = changes.users, changes.going
     table, kept, key = users.sql, quoted(RETIRED_SCHEMA, KEPT_COLUMNS), _id(changes)
     yield f"ALTER TABLE {table} {', '.join(f'ADD COLUMN {_column(column)}' for column in columns)}"
-    stored = [quoted(column.name) for column in columns if not column.generated]
+    stored = [(quoted(column.name), column.not_null) for column in columns if not column.generated]
     if stored:
-        pairs = ", ".join(f"{name} = k.{name}" for name in stored)
+        # a row that was put there by hand for a user who came since need not say what has a default
+        pairs = ", ".join(
+            f"{name} = coalesce(k.{name}, u.{name})" if required else f"{name} = k.{name}" for name, required in stored
+        )
         quiet, loud = hushed(users, {column.name for column in columns}, released)
         yield from quiet
         yield f"UPDATE {table} u SET {pairs} FROM {kept} k WHERE k.{key} = u.{key}"

@@ -438,7 +438,7 @@ def _unaccounted(revision: str) -> Finding:
         "refuse",
         JOURNAL,
         f"The database is marked as {revision}, but {JOURNAL}, which that revision would have written, is not there.",
-        "alembic stamp --purge base, if no revision has run on it",
+        "alembic stamp --purge base\n-- if no revision has run on it",
     )
 
 

@@ -337,8 +337,9 @@ def parts_of_users(users: Table, mapped: Mapping[str, str], look: Look) -> Parts
         elif candidates:
             faults.append(_several(users, name, candidates))
         elif name not in _OPTIONAL:
-            fitting = [c.name for c in users.columns if c.name not in taken and _fits(name, c)]
-            options = "\n".join(flag("map", f"users.{name}={each}") for each in fitting) or _add(users, name)
+            others = [c for c in users.columns if c.name not in taken and normalised(c.name) not in GOING_COLUMNS]
+            fitting = [c.name for c in others if _fits(name, c) and not c.type.endswith("[]")]
+            options = "\n-- or\n".join([*(flag("map", f"users.{name}={each}") for each in fitting), _add(users, name)])
             message = f"{users.sql} has no column that is recognised as Better Auth's {name}."
             faults.append(("field-missing", f"users.{name}", message, options))
     faults += _unfit(users, found)

@@ -263,7 +263,9 @@ def _missing_values(
     new = f"FROM {users.sql} u WHERE NOT EXISTS (SELECT FROM {kept.sql} k WHERE k.{quoted(own)}::text = u.id)"
     if count := _count(connection, f"SELECT count(*) {new}"):
         names = ", ".join(required)
-        values = ", ".join(stand_in(column) for name in before["required_columns"] if (column := kept.column(name)))
+        values = ", ".join(
+            stand_in(column, distinct=True) for name in before["required_columns"] if (column := kept.column(name))
+        )
         yield Finding(
             "undo-needs-values",
             "refuse",
