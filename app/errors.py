@@ -115,6 +115,11 @@ class InsufficientScope(Forbidden):
 
     code = "insufficient_scope"
 
+    def __init__(self, message: str, *, scope: str | None = None) -> None:
+        super().__init__(message)
+        self.scope = scope
+        """The scopes that would do, with spaces between (RFC 6750 section 3)."""
+
 
 class NoProfile(Forbidden):
     """A machine token where a user's is needed; machines get no users row."""

@@ -10,6 +10,8 @@ A route of your own is protected because it is there, and says by name what it n
 
     app = create_app(routes=[notes])
 
+and by a guard what it demands: `guards=[requires_role("editor"), requires_scope("notes.read")]` (`app.api.guards`).
+
     principal   Principal     who is asking and what they may do; touches no database
     user        ShadowUser    their row, made or refreshed if need be
     database    AsyncEngine   for transactions of your own; what fails to commit there is a 500, not a success

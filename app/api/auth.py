@@ -62,6 +62,17 @@ class Principal:
     expires_at: datetime
     """When the token ends."""
 
+    def may(self, entity: str, action: str, id: str | None = None) -> bool:
+        """Tell whether the token permits an action on all entities of a type, or on the one that `id` names.
+
+        `{"invoice": ["read"]}` grants on every invoice, `{"invoice:42": ["read"]}` on one. A type may itself contain a
+        colon, an id that is granted may not: `invoice:42:7` is the 7 of the type `invoice:42`. Where the provider lists
+        permissions without entities (Auth0), `read:invoice` is the action on every invoice.
+        """
+        if action in self.permissions.get(entity, ()) or f"{action}:{entity}" in self.permissions.get("", ()):
+            return True
+        return bool(id) and ":" not in (id or "") and action in self.permissions.get(f"{entity}:{id}", ())
+
     @classmethod
     def of(cls, claims: Claims) -> Principal:
         """Return the principal of a verified token."""

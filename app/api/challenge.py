@@ -70,6 +70,8 @@ class Challenge:
         parameters = {"realm": self.realm}
         if not isinstance(error, MissingCredentials):
             parameters |= {"error": error.code, "error_description": _ILLEGAL.sub("'", error.message)}
+        if isinstance(error, InsufficientScope) and error.scope is not None and not _ILLEGAL.search(error.scope):
+            parameters["scope"] = error.scope
         if (url := self.resource.metadata_url(connection)) is not None:
             parameters["resource_metadata"] = url
         return "Bearer " + ", ".join(f'{name}="{value}"' for name, value in parameters.items())
