@@ -36,6 +36,14 @@ def database(server: Server, make_role: Callable[[], str], make_database: Callab
 
 
 @pytest.fixture
+def load(
+    server: Server, make_role: Callable[[], str], make_database: Callable[[str | None], str]
+) -> Callable[[str | None], Witness]:
+    """Load a fixture by its name; None is a database without a table."""
+    return lambda name: Witness(server, make_database(name))
+
+
+@pytest.fixture
 def empty(server: Server, make_role: Callable[[], str], make_database: Callable[[str | None], str]) -> Witness:
     """A database without a table."""
     return Witness(server, make_database(None))

@@ -9,17 +9,8 @@ import pytest
 
 from tests.cutover.commands import Outcome, migrate, plan, shadow
 from tests.cutover.witness import Witness, apart_from_names_of_partitions
-from tests.postgres import Server
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
-
-
-@pytest.fixture
-def load(
-    server: Server, make_role: Callable[[], str], make_database: Callable[[str | None], str]
-) -> Callable[[str], Witness]:
-    """Load a fixture by its name."""
-    return lambda name: Witness(server, make_database(name))
 
 
 def undone(database: Witness) -> Outcome:

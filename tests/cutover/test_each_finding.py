@@ -17,7 +17,6 @@ import pytest
 from app.cutover import surroundings
 from tests.cutover.commands import Outcome, alembic, migrate, plan, shadow
 from tests.cutover.witness import Witness
-from tests.postgres import Server
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 Load = Callable[[str | None], Witness]
@@ -129,12 +128,6 @@ CASES = (
         remedy="sql",
     ),
 )  # fmt: skip
-
-
-@pytest.fixture
-def load(server: Server, make_role: Callable[[], str], make_database: Callable[[str | None], str]) -> Load:
-    """Load a fixture by its name; None is a database without a table."""
-    return lambda name: Witness(server, make_database(name))
 
 
 def undone(database: Witness) -> Outcome:

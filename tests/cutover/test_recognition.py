@@ -9,7 +9,6 @@ import pytest
 from tests.cutover.commands import ACCEPTED, Outcome, migrate, plan, shadow
 from tests.cutover.test_small_databases import THIN
 from tests.cutover.witness import Witness
-from tests.postgres import Server
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
@@ -21,14 +20,6 @@ INSERT INTO {schema}.device_sessions (id, user_id, token, expires_at, user_agent
   SELECT id, id, 'push:' || id, now() + interval '1 day', 'Mozilla/5.0 (X11)' FROM {users}
 """
 """A table of the app's own with every column of Better Auth's sessions."""
-
-
-@pytest.fixture
-def load(
-    server: Server, make_role: Callable[[], str], make_database: Callable[[str | None], str]
-) -> Callable[[str], Witness]:
-    """Load a fixture by its name."""
-    return lambda name: Witness(server, make_database(name))
 
 
 def roles(database: Witness, *arguments: str) -> dict[str, str]:
