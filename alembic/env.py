@@ -18,7 +18,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.schema import SchemaItem
 
 from app import db, embedded
-from app.cutover import execute
+from app.cutover import execute, stops
 from app.cutover.catalog import VERSION_TABLE
 from app.cutover.execute import Cutover, LockNotObtained, Watch
 from app.cutover.findings import Action, Options, Refused, decided
@@ -203,7 +203,7 @@ def main() -> None:
     except ShadowError as error:
         stop(error.message, 1)
     except DBAPIError as error:
-        stop(execute.said(error), 1)
+        stop(stops.said(error), 1)
 
 
 _AS_ARGUMENTS = "Refused. What a remedy says as --accept CODE is -x accept=CODE here; so are the others."

@@ -31,7 +31,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import db, embedded
 from app.asgi import check_mode
-from app.cutover import checks, execute, page, plan, report, verify
+from app.cutover import checks, execute, page, plan, report, stops, verify
 from app.cutover.catalog import VERSION_TABLE, quoted
 from app.cutover.execute import Cutover, LockNotObtained, Watch
 from app.cutover.findings import ACTIONS, OVERRULABLE, Action, Options, Refused, decided, refusals
@@ -70,7 +70,7 @@ def _told() -> Iterator[None]:
         err.print(f"[red]The connection was lost: {escape(str(error))}.[/] What was running is rolled back; try again.")
         raise SystemExit(FAILED) from None
     except DBAPIError as error:
-        err.print(f"[red]{escape(execute.said(error))}[/]")
+        err.print(f"[red]{escape(stops.said(error))}[/]")
         raise SystemExit(FAILED) from None
     except KeyboardInterrupt:
         err.print("Interrupted; the revision that was running is rolled back.")
@@ -369,7 +369,7 @@ def show_verification(form: str) -> None:
 
 @main.command()
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@click.option("--accept", multiple=True, metavar="CODE", help="Overrule a refusal: undo-loses-values.")
+@click.option("--accept", multiple=True, metavar="CODE", help="Overrule a refusal, by its code.")
 def undo(yes: bool, accept: tuple[str, ...]) -> None:
     """Go back one revision."""
     try:
@@ -394,7 +394,9 @@ def undo(yes: bool, accept: tuple[str, ...]) -> None:
                 await database.connection.commit()
                 out.print("The database is as it was before the cutover.")
                 return True
-            return _print_verification(await database.read(verify.verify, database.schema))
+            holds = _print_verification(await database.read(verify.verify, database.schema))
+            # what a person accepted to leave out is missed by the verification, too
+            return holds or "undo-misses-objects" in options.accept
 
     with _told():
         if not asyncio.run(run()):

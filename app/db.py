@@ -6,8 +6,10 @@ The promise: what psql accepts, this accepts, and no message shows the password.
 from __future__ import annotations
 
 import re
+import ssl
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 from uuid import uuid4
@@ -26,6 +28,7 @@ _CLIENT_ONLY = frozenset({
     "min_protocol_version", "replication", "requirepeer", "require_auth", "sslcertmode", "sslcompression", "sslcrldir",
     "sslsni", "tcp_user_timeout", "pgbouncer", "schema", "connection_limit", "pool_timeout",
 })  # fmt: skip
+_FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
 _KEYWORD = re.compile(r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)")
 
 
@@ -64,6 +67,12 @@ def parse_url(text: str) -> tuple[str, dict[str, Any]]:
         if not timeout.isascii() or not timeout.isdigit():
             raise InvalidURL("connect_timeout must be a whole number of seconds")
         arguments["timeout"] = max(int(timeout), 2) if int(timeout) else None
+    if query.get("sslrootcert") == "system":
+        # to asyncpg that would be the name of a file
+        if query.pop("sslmode", "verify-full") != "verify-full":
+            raise InvalidURL("with sslrootcert=system, sslmode must be verify-full")
+        del query["sslrootcert"]
+        arguments["ssl"] = ssl.create_default_context()
     kept = {name: value for name, value in query.items() if name.lower() not in _CLIENT_ONLY}
     return _join(parts.netloc, parts.path, kept), arguments
 
@@ -155,7 +164,7 @@ def reachable(url: str) -> Iterator[None]:
         # SQLAlchemy wraps what asyncpg raises twice over
         cause = _original(error)
         if isinstance(cause, asyncpg.ClientConfigurationError):
-            raise DatabaseUnreachable(f"DATABASE_URL cannot be used: {cause}.") from error
+            raise DatabaseUnreachable(f"DATABASE_URL cannot be used: {cause.args[0].rstrip('.')}.") from error
         if not isinstance(cause, _UNREACHABLE):
             raise
         raise DatabaseUnreachable(_sentence(url, cause)) from error
@@ -181,9 +190,22 @@ _UNREACHABLE = (
 
 
 def _sentence(url: str, error: BaseException) -> str:
+    where = f"Cannot connect to {redacted(url)}"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = error.verify_message.rstrip(".")
+        return f"{where}: its certificate is not trusted: {why}. Check sslmode, sslrootcert and host in DATABASE_URL."
+    if isinstance(error, OSError) and (unread := _unread(url)):
+        return f"{where}: {unread}."
     reason = str(error).strip().splitlines()
-    what = f"Cannot connect to {redacted(url)}: {reason[0] if reason else type(error).__name__}. "
+    what = f"{where}: {reason[0] if reason else type(error).__name__}. "
     if isinstance(error, asyncpg.ProtocolViolationError) or "pooling mode" in what:
         # PostgreSQL itself has no objection to what asyncpg sends
         return f"{what}A connection pooler answers there; give DATABASE_URL the direct address of the server itself."
     return f"{what}Check DATABASE_URL (host, port, database, user, sslmode) and that the server is up."
+
+
+def _unread(url: str) -> str | None:
+    """Return which of the files that a URL names is not one; what is raised where one is missing does not say it."""
+    query = dict(parse_qsl(urlsplit(parse_url(url)[0]).query))
+    named = ((name, query[name]) for name in _FILES if name in query)
+    return next((f"{name} says {path}, which is no file" for name, path in named if not Path(path).is_file()), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 from collections.abc import Callable
 
 import pytest
@@ -26,6 +27,12 @@ class TestParseURL:
         dsn, _ = parse_url("postgresql://u:p@h/d?sslmode=require&channel_binding=require")
         assert dsn == "postgresql://u:p@h/d?sslmode=require"
 
+    def test_the_systems_certificates_are_trusted_where_libpq_would(self) -> None:
+        for text in ("postgresql://h/d?sslrootcert=system", "postgresql://h/d?sslrootcert=system&sslmode=verify-full"):
+            dsn, arguments = parse_url(text)
+            assert dsn == "postgresql://h/d"
+            assert (arguments["ssl"].check_hostname, arguments["ssl"].verify_mode) == (True, ssl.CERT_REQUIRED)
+
     def test_a_socket_directory_stays_readable(self) -> None:
         assert parse_url("postgresql:///d?host=/var/run/pg")[0] == "postgresql:///d?host=/var/run/pg"
 
@@ -46,6 +53,7 @@ class TestParseURL:
             "mysql://h/d",
             "not an address",
             "postgresql://h/d?connect_timeout=soon",
+            "postgresql://h/d?sslrootcert=system&sslmode=require",
         ],
     )
     def test_anything_else_is_refused(self, text: str) -> None:

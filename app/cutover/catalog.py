@@ -243,12 +243,12 @@ def _tuple(values: list[Any]) -> tuple[Any, ...]:
 
 
 def _constraint(row: dict[str, Any]) -> Constraint:
-    kept = ("name", "kind", "columns", "definition", "comment", "tablespace", "options", "index_comment")
+    kept = ("name", "kind", "columns", "definition", "comment", "tablespace", "options", "index_comment", "included")
     return Constraint(**_frozen({name: row[name] for name in kept}))
 
 
 def _foreign_key(names: dict[int, tuple[str, str]], oid: int, row: dict[str, Any]) -> ForeignKey:
-    of_index = ("kind", "tablespace", "options", "index_comment")
+    of_index = ("kind", "tablespace", "options", "index_comment", "included")
     row = {name: value for name, value in row.items() if name not in of_index}
     row["target"] = names[row["target"]]
     return ForeignKey(table=names[oid], **_frozen(row))

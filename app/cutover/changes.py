@@ -292,17 +292,37 @@ def _fills(layout: Layout) -> Iterable[Fill]:
 
 
 def _keys(snapshot: Snapshot, retypes: tuple[Retype, ...], moving: set[Key]) -> Iterable[ForeignKey]:
-    """The keys over columns of which all rows are written anew, those of partitions before their parents'."""
-    changed = {(each.table.key, each.column.name) for each in retypes if each.rewrites}
-    changed |= {member for table, column in changed for member in _family(snapshot, table, column)}
+    """The keys that cannot stay meanwhile, those of partitions before their parents'.
+
+    They are over columns of which all rows are written anew; or what they refer to has an index that merely includes
+    such a column, which PostgreSQL makes anew without asking who rests on it.
+    """
+    every = {(each.table.key, each.column.name) for each in retypes}
+    every |= {member for table, column in every for member in _family(snapshot, table, column)}
+    written = {(each.table.key, each.column.name) for each in retypes if each.rewrites}
+    written |= {member for table, column in written for member in _family(snapshot, table, column)}
     found = [
         key
         for key in snapshot.foreign_keys
         if key.table not in moving
         and key.target not in moving
-        and any((key.table, own) in changed for own in key.columns)
+        and not comes_along(snapshot, key)
+        and (
+            any((key.table, own) in written for own in key.columns)
+            or any((key.target, name) in every for name in set(key.rests_on) - set(key.target_columns))
+        )
     ]
     return sorted(found, key=lambda key: (-depth(snapshot, key.table), key.table, key.name))
+
+
+def comes_along(snapshot: Snapshot, key: ForeignKey) -> bool:
+    """Whether PostgreSQL made a key for a partition of what another refers to: it goes and comes back with that.
+
+    Its name is PostgreSQL's, and another each time.
+    """
+    table = snapshot.table(*key.table)
+    above = snapshot.keys_from(*(table.parents if table is not None else ()))
+    return key.inherited and not any((each.target, each.columns) == (key.target, key.columns) for each in above)
 
 
 def children(snapshot: Snapshot, table: Table) -> Iterable[Table]:

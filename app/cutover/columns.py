@@ -6,10 +6,10 @@ out writers alone; no trigger, rule or policy of the app's sees it.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Iterator
 
 from app.cutover import journal, release, restore
-from app.cutover.catalog import Column, Snapshot, Table, literal, quoted
+from app.cutover.catalog import Column, Snapshot, literal, quoted
 from app.cutover.changes import Changes
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, retired_comment
 from app.cutover.objects import Sequence
@@ -17,6 +17,8 @@ from app.cutover.steps import Step
 
 _SEEN = "shadow.seen"
 """Run-time parameter with the snapshot that was taken before values were copied."""
+_LOUD = "shadow.loud"
+"""... with the SQL that restores what was silenced."""
 
 
 def copy(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
@@ -86,7 +88,7 @@ def fill(changes: Changes) -> Iterator[Step]:
     users, kept, key = changes.users.sql, quoted(RETIRED_SCHEMA, KEPT_COLUMNS), _id(changes)
     if not changes.fills:
         return
-    quiet, loud = hushed(changes.users, set())
+    quiet, loud = hushed(users)
     values = ", ".join(
         f"{quoted(fill.column.name)} = coalesce({quoted(fill.column.name)}, {fill.value})" for fill in changes.fills
     )
@@ -98,10 +100,10 @@ def fill(changes: Changes) -> Iterator[Step]:
     )
     yield Step(
         f"where {', '.join(fill.name for fill in changes.fills)} is null, it gets a value",
-        (*quiet, f"UPDATE {users} SET {values} WHERE {missing}", *loud),
+        (quiet, f"UPDATE {users} SET {values} WHERE {missing}", loud),
         "SHARE",
         (users,),
-        undo=(*quiet, *emptied, *loud),
+        undo=(quiet, *emptied, loud),
         undone="it is null again",
         rows=max(changes.users.rows, 0),
     )
@@ -163,7 +165,7 @@ def _restore_identity(snapshot: Snapshot, changes: Changes, sequence: Sequence) 
     yield from release.grants("SEQUENCE", name, sequence.owner, sequence.privileges, snapshot.default_grantees)
 
 
-def shrink(snapshot: Snapshot, changes: Changes, released: set[str]) -> Iterator[Step]:
+def shrink(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
     users, columns = changes.users, changes.going
     if not columns:
         return
@@ -194,12 +196,12 @@ def shrink(snapshot: Snapshot, changes: Changes, released: set[str]) -> Iterator
         (*before, f"ALTER TABLE {users.sql} {dropped}"),
         "ACCESS EXCLUSIVE",
         (users.sql,),
-        undo=(*_restore_columns(changes, released), *after),
+        undo=(*_restore_columns(changes), *after),
         undone="columns, values, defaults, constraints, indexes, comments and grants come back",
     )
 
 
-def _restore_columns(changes: Changes, released: set[str]) -> Iterator[str]:
+def _restore_columns(changes: Changes) -> Iterator[str]:
     users, columns = changes.users, changes.going
     table, kept, key = users.sql, quoted(RETIRED_SCHEMA, KEPT_COLUMNS), _id(changes)
     yield f"ALTER TABLE {table} {', '.join(f'ADD COLUMN {_column(column)}' for column in columns)}"
@@ -209,10 +211,10 @@ def _restore_columns(changes: Changes, released: set[str]) -> Iterator[str]:
         pairs = ", ".join(
             f"{name} = coalesce(k.{name}, u.{name})" if required else f"{name} = k.{name}" for name, required in stored
         )
-        quiet, loud = hushed(users, {column.name for column in columns}, released)
-        yield from quiet
+        quiet, loud = hushed(table)
+        yield quiet
         yield f"UPDATE {table} u SET {pairs} FROM {kept} k WHERE k.{key} = u.{key}"
-        yield from loud
+        yield loud
     for column in columns:
         name = quoted(column.name)
         named = any(found.kind == "n" and column.name in found.columns for found in users.constraints)
@@ -221,30 +223,52 @@ def _restore_columns(changes: Changes, released: set[str]) -> Iterator[str]:
         yield from restore.column(users, column)
 
 
-def hushed(users: Table, going: set[str], absent: Collection[str] = ()) -> tuple[list[str], list[str]]:
-    """Return what silences, and what restores, all that an UPDATE of users would set off or run into.
+def hushed(table: str) -> tuple[str, str]:
+    """Return what silences, and what restores, all that an UPDATE of a table would set off or run into.
 
     Nobody changes these rows: triggers and rules of the app's must not see it, and a row that violates a NOT VALID
     check, which holds for changes only, must not be in the way; nor a publication that could not tell rows apart.
+    What there is is looked up when it runs, so that undo knows what came and what went since.
+
+    Args:
+        table: its name as SQL.
     """
-    table = users.sql
-    modes = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
-    quiet, loud = [], []
-    if users.replica_identity == "n":
-        quiet.append(f"ALTER TABLE {table} REPLICA IDENTITY FULL")
-        loud.append(f"ALTER TABLE {table} REPLICA IDENTITY NOTHING")
-    for kind, what in (("TRIGGER", users.triggers), ("RULE", users.rules)):
-        for item in what:
-            if item.enabled in modes and f"{quoted(item.name)} on {table}" not in absent:
-                quiet.append(f"ALTER TABLE {table} DISABLE {kind} {quoted(item.name)}")
-                loud.append(f"ALTER TABLE {table} {modes[item.enabled]} {kind} {quoted(item.name)}")
-    for check in users.constraints:
-        if check.kind in "cn" and check.definition.endswith(" NOT VALID") and not going & set(check.columns):
-            quiet.append(f"ALTER TABLE {table} DROP CONSTRAINT {quoted(check.name)}")
-            loud.append(f"ALTER TABLE {table} ADD CONSTRAINT {quoted(check.name)} {check.definition}")
-            if check.comment is not None:
-                loud.append(f"COMMENT ON CONSTRAINT {quoted(check.name)} ON {table} IS {literal(check.comment)}")
-    return quiet, loud
+    quiet = f"""DO $hush$
+DECLARE
+    hushed CONSTANT regclass := {literal(table)};
+    found record;
+    loud text := '';
+BEGIN
+    FOR found IN
+        SELECT format('ALTER TABLE %s REPLICA IDENTITY FULL', hushed) AS quiet,
+            format('ALTER TABLE %s REPLICA IDENTITY NOTHING', hushed) AS loud
+        FROM pg_class WHERE oid = hushed AND relreplident = 'n'
+        UNION ALL
+        SELECT format('ALTER TABLE %s DISABLE %s %I', hushed, kind, name),
+            format('ALTER TABLE %s ENABLE %s %s %I', hushed, CASE enabled WHEN 'A' THEN 'ALWAYS' END, kind, name)
+        FROM (
+            SELECT 'TRIGGER', tgname, tgenabled FROM pg_trigger WHERE tgrelid = hushed AND NOT tgisinternal
+            UNION ALL
+            SELECT 'RULE', rulename, ev_enabled FROM pg_rewrite WHERE ev_class = hushed
+        ) AS one (kind, name, enabled)
+        WHERE enabled IN ('O', 'A')
+        UNION ALL
+        SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', hushed, conname),
+            concat_ws(
+                '; ',
+                format('ALTER TABLE %s ADD CONSTRAINT %I %s', hushed, conname, pg_get_constraintdef(oid)),
+                'COMMENT ON CONSTRAINT ' || quote_ident(conname) || ' ON ' || hushed::text || ' IS '
+                    || quote_literal(obj_description(oid, 'pg_constraint'))
+            )
+        FROM pg_constraint
+        WHERE conrelid = hushed AND contype IN ('c', 'n') AND NOT convalidated AND coninhcount = 0
+    LOOP
+        EXECUTE found.quiet;
+        loud := loud || found.loud || ';';
+    END LOOP;
+    PERFORM set_config({literal(_LOUD)}, loud, true);
+END $hush$"""
+    return quiet, f"DO $loud$ BEGIN EXECUTE current_setting({literal(_LOUD)}); END $loud$"
 
 
 def _column(column: Column) -> str:

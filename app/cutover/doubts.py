@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from app.cutover.catalog import Table, quoted
+from collections.abc import Iterable, Mapping
+
+from app.cutover import shapes
+from app.cutover.catalog import Column, Snapshot, Table, quoted
 from app.cutover.flags import flag
 from app.cutover.layout import NONE, Doubt
 from app.cutover.signatures import SIGNATURES, USERS, normalised
 
 
-def taken(table: Table) -> Doubt:
+def taken(table: Table, possible: bool) -> Doubt:
     missing = SIGNATURES[USERS].core - {normalised(column.name) for column in table.columns}
     return Doubt(
         "users-name-taken",
         table.sql,
         f"{table.sql} exists and is no users table of Better Auth's: it lacks {', '.join(sorted(missing)) or 'nothing'}"
         f"{'' if table.kind in ('r', 'p') else ', and is no table'}.",
-        "Set DATABASE_SCHEMA to a schema in which the name users is free; or, if it is the users table after all, "
-        f"{flag('map', f'{USERS}={table.sql}')}\n-- shadow inspect then names what it lacks",
+        f"{_renaming(table)}\n-- or set DATABASE_SCHEMA to a schema in which the name users is free"
+        + (f"\n-- or, if it is the one (what it lacks is then named):\n{_mapping(table)}" if possible else ""),
     )
 
 
@@ -38,19 +41,79 @@ def without_users(going: list[Table], likely: list[Table]) -> Doubt:
         USERS,
         f"{', '.join(table.sql for table in going)} look like Better Auth's, but no table has the columns of its users "
         f"({', '.join(sorted(SIGNATURES[USERS].core))}).",
-        "\n".join(named.values()) or "Restore its users table first: what these tables refer to is not there.",
+        "\n".join(named.values()) or "-- restore its users table first: what these tables refer to is not there",
     )
 
 
-def occupied(taken: Table, users: Table) -> Doubt:
-    kind = {"v": "VIEW", "m": "MATERIALIZED VIEW", "f": "FOREIGN TABLE"}.get(taken.kind, "TABLE")
+def occupied(taken: Table, users: Table, possible: bool) -> Doubt:
     return Doubt(
         "users-name-taken",
         taken.sql,
-        f"{users.sql} is to become {taken.sql}, but there is a {kind.lower()} of that name already.",
-        f"ALTER {kind} {taken.sql} RENAME TO {quoted(taken.name + '_old')};\n"
-        f"-- or, if it is the one: --map users={taken.schema}.{taken.name}",
+        f"{users.sql} is to become {taken.sql}, but there is a {_KINDS.get(taken.kind, 'TABLE').lower()} of that name "
+        "already.",
+        _renaming(taken) + (f"\n-- or, if it is the one:\n{_mapping(taken)}" if possible else ""),
     )
+
+
+_KINDS = {"v": "VIEW", "m": "MATERIALIZED VIEW", "f": "FOREIGN TABLE"}
+
+
+def _renaming(table: Table) -> str:
+    return f"ALTER {_KINDS.get(table.kind, 'TABLE')} {table.sql} RENAME TO {quoted(table.name + '_old')};"
+
+
+def _mapping(table: Table) -> str:
+    return flag("map", f"{USERS}={table.sql}")
+
+
+def parts(
+    snapshot: Snapshot, table: Table, role: str, known: Mapping[str, str], lacking: Iterable[str], users: Table | None
+) -> str:
+    """Return a line to paste for each column that could play a part of a role; that the role has no table, if none can.
+
+    Args:
+        snapshot: the catalogue.
+        table: the one that plays the role.
+        role: of Better Auth's schema.
+        known: the columns that are known, by their parts.
+        lacking: the parts that are not.
+        users: the users table, where it is known.
+    """
+    lacking, lines = sorted(lacking), []
+    others = {*SIGNATURES[role].full, "created_at", "updated_at"} - set(lacking)
+    taken = {known[part] for part in others if part in known}
+    for part in lacking:
+        free = [column for column in table.columns if column.name not in taken]
+        fitting = [column.name for column in free if _plays(snapshot, table, column, part, users)]
+        if not fitting:
+            return f"{flag('map', f'{role}={NONE}')}\n-- no column of {table.sql} that is left can be its {part}"
+        lines += [flag("map", f"{role}.{part}={name}") for name in fitting]
+    return "\n".join(lines)
+
+
+_NUMBERS = frozenset({"count", "counter", "last_request"})
+_BOOLEANS = frozenset({"rate_limit_enabled"})
+_LISTS = frozenset({"scopes", "redirect_urls", "redirect_uris", "grant_types", "response_types"})
+
+
+def _plays(snapshot: Snapshot, table: Table, column: Column, part: str, users: Table | None) -> bool:
+    """Whether a column's type, or for the owner's id its foreign key, allows a part."""
+    if part == "user_id" and users is not None:
+        keys = [key for key in snapshot.keys_from(table.key) if key.target == users.key]
+        id_ = users.column(shapes.identifier(users) or "")
+        of_type = id_ is None or shapes.plain_type(column) == shapes.plain_type(id_)
+        return any(column.name in key.columns for key in keys) if keys else of_type
+    if part.endswith("_at"):
+        return shapes.is_moment(column)
+    if part in _NUMBERS:
+        return shapes.is_number(column)
+    if part in _BOOLEANS:
+        return shapes.is_boolean(column)
+    if part in _LISTS and (column.type.endswith("[]") or column.type in ("json", "jsonb")):
+        return True
+    names_something = part == "id" or part.endswith("_id")
+    of_ids = shapes.is_number(column) or shapes.plain_type(column) == "uuid"
+    return shapes.is_text(column) or (names_something and of_ids)
 
 
 def hidden(table: Table, role: str) -> Doubt:

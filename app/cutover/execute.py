@@ -12,17 +12,30 @@ import getpass
 import os
 import random
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.cutover import catalog, census, checks, journal, plan, recognition, rehearsal, samples, steps, template, undo
+from app.cutover import (
+    catalog,
+    census,
+    checks,
+    journal,
+    plan,
+    recognition,
+    rehearsal,
+    samples,
+    steps,
+    stops,
+    template,
+    undo,
+)
 from app.cutover.catalog import JOURNAL, VERSION_TABLE, Snapshot, quoted
-from app.cutover.findings import Action, Finding, Options, Refused, Situation, refusals
-from app.cutover.layout import RETIRED_SCHEMA, Doubt, Layout
+from app.cutover.findings import Action, Options, Refused, Situation, refusals
+from app.cutover.layout import Doubt, Layout
 from app.cutover.signatures import GOING_ROLES
 from app.cutover.steps import REVISIONS, Record, Step
 
@@ -31,9 +44,6 @@ LONGEST_PAUSE = 5.0
 """Seconds."""
 
 _ADVISORY_CLASS = 0x5AD0_BA5E
-_LOCK_STATES = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
-_MEANT_FOR_PEOPLE = frozenset({"09", "0A", "22", "23", "2B", "42", "54", "55", "P0"})
-"""Classes of SQLSTATE by which PostgreSQL says that a statement cannot be: the database must change, not the tool."""
 
 
 class LockNotObtained(Exception):
@@ -118,32 +128,6 @@ async def _watch(connection: AsyncConnection, watch: Watch) -> None:
         await asyncio.sleep(0.1)
 
 
-def sqlstate(error: DBAPIError) -> str | None:
-    """Return the SQLSTATE of what the server said, None where the connection broke."""
-    return getattr(error.orig, "sqlstate", None)
-
-
-_REMEDIES = {
-    "42501": "Run it as the role that ran the cutover, or as one that may do what it names.",
-    "53100": "Make room on the disk of the server that it names, then run it again.",
-    "53200": "The server needs more memory; then run it again.",
-    "53300": "The cutover needs two connections at once: end others, or raise the limit, then run it again.",
-    "57014": "Somebody cancelled it, or it took longer than its statement_timeout; run it again.",
-}
-"""What to do about what the server cannot give, by SQLSTATE."""
-
-
-def said(error: DBAPIError) -> str:
-    """Return what the server said, in one sentence, without the statement and its values, and what to do."""
-    reason = str(error.orig.__cause__ or error.orig).splitlines() if error.orig else []
-    state = sqlstate(error) or "none"
-    remedy = _REMEDIES.get(state, "Run shadow plan to see where the database stands.")
-    return (
-        f"The database answered: {reason[0] if reason else 'nothing'} (SQLSTATE {state}). "
-        f"What was running is rolled back. {remedy}"
-    )
-
-
 def with_patience(
     connection: Connection,
     run: Callable[[], None],
@@ -164,9 +148,9 @@ def with_patience(
         try:
             run()
         except DBAPIError as error:
-            if (sqlstate(error) or "")[:2] in _MEANT_FOR_PEOPLE - {"55"}:
-                raise Refused([_stopped(Step("Alembic records how far the database is", ()), error)]) from error
-            if sqlstate(error) not in _LOCK_STATES:
+            if (stops.sqlstate(error) or "")[:2] in stops.MEANT_FOR_PEOPLE - {"55"}:
+                raise Refused([stops.stopped(Step("Alembic records how far the database is", ()), error)]) from error
+            if stops.sqlstate(error) not in stops.LOCK_STATES:
                 raise
             connection.rollback()
             if attempt == TRIES:
@@ -236,8 +220,8 @@ class Cutover:
             raise Refused(refused.findings, REVISIONS[done[-1]] if done else None) from refused
 
     def _write(self, action: Action) -> None:
-        if "drop" in self.actions and _UNSEEN.code not in self.options.accept:
-            raise Refused([_UNSEEN])
+        if "drop" in self.actions and stops.UNSEEN.code not in self.options.accept:
+            raise Refused([stops.UNSEEN])
         self._begin()
         snapshot = template.auther_template(self.schema)
         found = recognition.recognise(snapshot, self.schema, self.options.choices)
@@ -253,7 +237,7 @@ class Cutover:
             raise Refused(findings)
         snapshot = situation.snapshot
         if self.expected is not None and self.expected != snapshot.fingerprint:
-            raise Refused([_changed(self.expected, snapshot)])
+            raise Refused([stops.changed(self.expected, snapshot)])
         self.expected = None
         for step in plan.steps_for(action, snapshot, situation.layout, situation.options, self.operator):
             self._take(step)
@@ -264,7 +248,7 @@ class Cutover:
         """Look whether the catalogue is still what was planned for, now that nobody can change it."""
         now = catalog.read(self._database)
         if now.fingerprint != planned.fingerprint:
-            raise Refused([_changed(planned.fingerprint, now)])
+            raise Refused([stops.changed(planned.fingerprint, now)])
 
     def count_retired(self) -> None:
         """Record how many rows the retired tables have, which is final; nobody waits for it."""
@@ -285,28 +269,44 @@ class Cutover:
             Refused: it cannot be undone, or would lose what was written since.
         """
         if action == "drop":
-            raise Refused([_FINAL])
+            raise Refused([stops.FINAL])
         database = self._database
         self._begin()
         recorded = undo.recorded(database, self.schema, action)
         if recorded is None:
-            raise Refused([_no_record(action)])
+            raise Refused([stops.no_record(action)])
         findings = list(undo.examine(database, self.schema, action, recorded.before, recorded.undo, self.options))
         if refusals(findings):
             raise Refused(findings)
-        statements = list(recorded.undo)
-        if action == "retire":
-            snapshot = catalog.read(database)
-            hush = undo.hushing(snapshot, self.schema, recorded.before, statements)
-            # the locks come first
-            at = next((i for i, sql in enumerate(statements) if sql.startswith("LOCK TABLE")), -1) + 1
-            statements[at:at] = hush.quiet
-            statements += hush.loud
-        for statement in statements:
-            self._take(Step(statement.splitlines()[0][:100], (statement,)), undoing=True)
+        self._take_back(recorded.undo)
         if action != "adopt":
             record = Record(f"undo-{action}", self.operator, self.options, catalog.read(database).fingerprint)
             self.execute(journal.entry(self.schema, record))
+
+    def _take_back(self, statements: Sequence[str]) -> None:
+        """Run what undoes, and find out in one pass what it would change that is gone since.
+
+        Raises:
+            Refused: something is, and nobody accepted that it is left out.
+        """
+        gone: list[tuple[str, str]] = []
+        try:
+            for statement in statements:
+                self.execute("SAVEPOINT shadow_undo")
+                step = Step(statement.splitlines()[0][:100], (statement,))
+                try:
+                    self._take(step, undoing=True)
+                except Refused as refused:
+                    if (reason := stops.absent(refused)) is None:
+                        raise
+                    self.execute("ROLLBACK TO SAVEPOINT shadow_undo")
+                    gone.append((reason, statement))
+                    self.observe(replace(step, title=f"left out, for {reason}: {step.title}"), 0.0)
+                self.execute("RELEASE SAVEPOINT shadow_undo")
+        except Refused as refused:
+            raise Refused([*stops.missing(gone, self.options), *refused.findings]) from refused
+        if findings := stops.missing(gone, self.options):
+            raise Refused(findings)
 
     def _begin(self) -> None:
         for setting in steps.SETTINGS:
@@ -319,17 +319,17 @@ class Cutover:
             try:
                 self.execute(statement)
             except DBAPIError as error:
-                state = sqlstate(error)
-                if state is None or state in _LOCK_STATES or state[:2] not in _MEANT_FOR_PEOPLE:
+                state = stops.sqlstate(error)
+                if state is None or state in stops.LOCK_STATES or state[:2] not in stops.MEANT_FOR_PEOPLE:
                     raise
-                raise Refused([_stopped(step, error, undoing=undoing)]) from error
+                raise Refused([stops.stopped(step, error, undoing=undoing)]) from error
         self.observe(step, time.perf_counter() - started)
 
     @property
     def _database(self) -> Connection:
         """The connection; what is undone is recorded in the database."""
         if self.connection is None:
-            raise Refused([_NEEDS_DATABASE])
+            raise Refused([stops.NEEDS_DATABASE])
         return self.connection
 
 
@@ -340,7 +340,7 @@ def survey(connection: Connection, schema: str, options: Options, actions: tuple
     revision = current_revision(connection, schema)
     if revision is not None:
         if snapshot.table(schema, JOURNAL) is None:
-            raise Refused([_unaccounted(revision)])
+            raise Refused([stops.unaccounted(revision)])
         options = options.after(journal.chosen(connection, schema))
     if revision == REVISIONS["retire"]:
         moved = connection.exec_driver_sql(
@@ -359,9 +359,9 @@ def survey(connection: Connection, schema: str, options: Options, actions: tuple
     try:
         return replace(situation, complaints=rehearsal.rehearse(connection, snapshot, situation.changes, options))
     except DBAPIError as error:
-        if (sqlstate(error) or "")[:2] not in _MEANT_FOR_PEOPLE:
+        if (stops.sqlstate(error) or "")[:2] not in stops.MEANT_FOR_PEOPLE:
             raise
-        raise Refused([_stopped(Step("the new types are tried out, in a savepoint", ()), error)]) from error
+        raise Refused([stops.stopped(Step("the new types are tried out, in a savepoint", ()), error)]) from error
 
 
 def _held_to(found: Layout, adopted: undo.Recorded | None) -> Layout:
@@ -385,82 +385,3 @@ def current_revision(connection: Connection, schema: str) -> str | None:
     if not exists:
         return None
     return connection.exec_driver_sql(f"SELECT version_num FROM {table}").scalar_one_or_none()
-
-
-def _changed(expected: str, snapshot: Snapshot) -> Finding:
-    return Finding(
-        "database-changed",
-        "refuse",
-        snapshot.database,
-        f"The catalogue is not the one that was planned for (fingerprint {expected}, now {snapshot.fingerprint}).",
-        "shadow plan",
-    )
-
-
-def _stopped(step: Step, error: DBAPIError, *, undoing: bool = False) -> Finding:
-    """Say what PostgreSQL has against a step; the transaction is rolled back."""
-    cause = error.orig.__cause__ if error.orig else None
-    more = [part for name in ("detail", "hint") if (part := getattr(cause, name, None))]
-    reason = str(cause or error.orig).splitlines()[0]
-    state = sqlstate(error) or ""
-    remedy = "Change what it names, or take it out of the way with --release, and run shadow plan again."
-    if undoing:
-        remedy = "Take what it names out of the way (what came since the cutover is not known to it), and undo again."
-    if state.startswith("P0"):  # raised by a function of the app's
-        more = [f"It was raised by {line}." for line in (getattr(cause, "context", None) or "").splitlines()[:1]]
-        remedy = (
-            "SELECT evtname, evtevent, evtfoid::regproc FROM pg_event_trigger WHERE evtenabled <> 'D';\n"
-            "-- shows which may have called it; for the cutover: ALTER EVENT TRIGGER its_name DISABLE;"
-        )
-    return Finding(
-        "statement-refused",
-        "refuse",
-        step.on[0] if step.on else step.title,
-        f"PostgreSQL does not let this be done: {step.title}. It says: {reason} (SQLSTATE {state})."
-        + "".join(f" {part}" for part in more if state not in ("23505", "23503", "22P02") and "CASCADE" not in part),
-        remedy,
-    )
-
-
-def _no_record(action: Action) -> Finding:
-    return Finding(
-        "nothing-recorded",
-        "refuse",
-        JOURNAL,
-        f"The journal holds no record of {action}, so it is not known how to undo it.",
-        "Restore the backup.",
-    )
-
-
-def _unaccounted(revision: str) -> Finding:
-    return Finding(
-        "journal-missing",
-        "refuse",
-        JOURNAL,
-        f"The database is marked as {revision}, but {JOURNAL}, which that revision would have written, is not there.",
-        "alembic stamp --purge base\n-- if no revision has run on it",
-    )
-
-
-_FINAL = Finding(
-    "drop-is-final",
-    "refuse",
-    REVISIONS["drop"],
-    f"{REVISIONS['drop']} dropped the tables of {RETIRED_SCHEMA}; they cannot be made again from nothing.",
-    'pg_restore -d "$DATABASE_URL" -t THE_TABLE before-drop.dump\n-- brings back each of them from the backup; see '
-    "docs/cutover.md, After drop",
-)
-_UNSEEN = Finding(
-    "identities-not-exported",
-    "refuse",
-    "--sql",
-    "Without a database it is not known whose passwords, linked providers and second factors the last revision drops.",
-    f"alembic upgrade {REVISIONS['retire']} --sql, or -x accept=identities-not-exported",
-)
-_NEEDS_DATABASE = Finding(
-    "needs-database",
-    "refuse",
-    "--sql",
-    "How a revision is undone is recorded in the database it was run on; it cannot be written without one.",
-    "Run it with DATABASE_URL set and without --sql.",
-)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from app.cutover import restore, shapes
 from app.cutover.catalog import JOURNAL, OWN_TABLES, VERSION_TABLE, Snapshot, Table, literal, quoted
-from app.cutover.changes import RATE_LIMIT_ROWS, Changes
+from app.cutover.changes import RATE_LIMIT_ROWS, Changes, comes_along
 from app.cutover.findings import Finding, Options, detached
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, Layout
 from app.cutover.signatures import USERS
@@ -250,6 +250,7 @@ def facts(snapshot: Snapshot, layout: Layout, changes: Changes | None, options: 
                 or (users is not None and key.table == users.key and bool(gone & set(key.columns))),
             }
             for key in snapshot.foreign_keys
+            if not comes_along(snapshot, key)
         ],
     }
 

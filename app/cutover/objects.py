@@ -98,6 +98,8 @@ class Constraint:
     options: tuple[str, ...] = ()
     """`fillfactor=70`: storage parameters, which the definition leaves out."""
     index_comment: str | None = None
+    included: tuple[str, ...] = field(default=(), compare=False)
+    """Columns that its index merely includes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ class ForeignKey:
     """pg_constraint.confmatchtype: `s`imple, `f`ull, `p`artial."""
     deferrable: bool = False
     deferred: bool = False
+    rests_on: tuple[str, ...] = field(default=(), compare=False)
+    """The columns of the target's index by which it is checked, those too that it merely includes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,6 +203,8 @@ class Membership:
     columns: tuple[str, ...] | None
     """None where it takes all there are."""
     condition: str | None
+    owner: str = field(default="", compare=False)
+    """The publication's."""
 
 
 @dataclass(frozen=True, slots=True)

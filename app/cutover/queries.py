@@ -150,9 +150,13 @@ SELECT k.conrelid::int8 AS oid, k.conname AS name, k.contype::text AS kind,
        obj_description(k.oid, 'pg_constraint') AS comment, k.conparentid <> 0 AS inherited,
        k.confmatchtype::text AS match, k.condeferrable AS deferrable, k.condeferred AS deferred,
        (SELECT s.spcname FROM pg_tablespace s WHERE s.oid = x.reltablespace) AS tablespace,
-       coalesce(x.reloptions, '{{}}') AS options, obj_description(x.oid, 'pg_class') AS index_comment
+       coalesce(x.reloptions, '{{}}') AS options, obj_description(x.oid, 'pg_class') AS index_comment,
+       {_COLUMN_NAMES.format(numbers="i.indkey::int2[]", table="i.indrelid")} AS rests_on,
+       {_COLUMN_NAMES.format(numbers="(y.indkey::int2[])[y.indnkeyatts:]", table="y.indrelid")} AS included
 FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_class x ON k.contype IN ('p', 'u', 'x') AND x.oid = k.conindid
+LEFT JOIN pg_index i ON k.contype = 'f' AND i.indexrelid = k.conindid
+LEFT JOIN pg_index y ON y.indexrelid = x.oid
 WHERE k.contype IN ('p', 'u', 'c', 'x', 'f', 'n') AND {VISIBLE}
 ORDER BY n.nspname, c.relname, k.conname"""
 
@@ -227,6 +231,7 @@ def memberships(version: int) -> str:
     names = _COLUMN_NAMES.format(numbers=f"{columns}::int2[]", table="r.prrelid")
     return f"""
 SELECT r.prrelid::int8 AS oid, p.pubname AS name, pg_has_role(p.pubowner, 'USAGE') AS owned,
+       pg_get_userbyid(p.pubowner) AS owner,
        CASE WHEN {columns} IS NOT NULL THEN {names} END AS columns, {condition} AS condition
 FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
 JOIN pg_class c ON c.oid = r.prrelid JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -301,14 +306,16 @@ WITH belongs AS (
   LEFT JOIN pg_trigger g ON d.classid = 'pg_trigger'::regclass AND g.oid = d.objid
   LEFT JOIN (pg_attribute w JOIN pg_attrdef v ON v.adrelid = w.attrelid AND v.adnum = w.attnum)
     ON d.classid = 'pg_class'::regclass AND w.attrelid = d.objid AND w.attnum = d.objsubid AND w.attgenerated <> ''
-    AND d.refclassid IN ('pg_class'::regclass, 'pg_proc'::regclass)
+    AND (d.refclassid <> 'pg_type'::regclass OR d.deptype = 'a')
   WHERE NOT coalesce(g.tgisinternal, false)
     AND (d.classid <> 'pg_constraint'::regclass OR b.function IS NOT NULL)
     -- what merely sits on its table comes along where a person may want to name it
     AND (d.deptype = 'n' OR v.oid IS NOT NULL
          OR d.classid IN ('pg_statistic_ext'::regclass, 'pg_trigger'::regclass, 'pg_policy'::regclass,
                           'pg_publication_rel'::regclass, 'pg_attrdef'::regclass)
-         OR d.classid = 'pg_rewrite'::regclass AND d.deptype = 'a')
+         OR d.classid = 'pg_rewrite'::regclass AND d.deptype = 'a'
+         -- before PostgreSQL 15 a column that was generated goes with what its expression called
+         OR d.classid = 'pg_class'::regclass AND d.objsubid > 0 AND d.deptype = 'a')
     AND NOT (d.classid = 'pg_type'::regclass
              AND EXISTS (SELECT FROM pg_type y WHERE y.oid = d.objid AND y.typelem <> 0))
 ), objects AS MATERIALIZED (
@@ -345,5 +352,5 @@ LEFT JOIN pg_attribute a ON a.attrelid = l.relation AND a.attnum = l.part AND l.
 -- a view's query is of the view itself; a default is of its own column
 WHERE NOT (e.kind IN ('view', 'materialized view') AND e.site IS NOT DISTINCT FROM l.relation)
   AND NOT (e.own IS NOT NULL AND l.relation IS NOT DISTINCT FROM e.site AND l.part IS NOT DISTINCT FROM e.own)
-  AND NOT (e.own IS NOT NULL AND l.deptype <> 'n' AND coalesce(l.part, 0) = 0 AND l.function IS NULL)
+  AND NOT (e.own IS NOT NULL AND l.deptype <> 'n' AND l.part IS NOT DISTINCT FROM 0 AND l.function IS NULL)
 ORDER BY 1, 2, 5, 6, 7"""

@@ -42,6 +42,7 @@ from app.cutover.signatures import (
     SIGNATURES,
     TARGET_COLUMNS,
     USERS,
+    affix,
     normalised,
     says,
 )
@@ -130,11 +131,12 @@ class _Recognition:
         if not going:
             taken = self.snapshot.table(self.schema, USERS)
             if taken is not None and not self.doubts:
-                self.doubts.append(doubts.taken(taken))
+                possible = taken.kind in ("r", "p") and shapes.has_address(taken, self.look)
+                self.doubts.append(doubts.taken(taken, possible))
             elif not self.doubts and self.choices.tables.get(USERS) != NONE:
-                possible = [t for t in self._tables() if shapes.could_be_users(self.snapshot, t, self.look)]
-                if possible:
-                    self.doubts.append(doubts.unknown(possible))
+                likely = [t for t in self._tables() if shapes.could_be_users(self.snapshot, t, self.look)]
+                if likely:
+                    self.doubts.append(doubts.unknown(likely))
             return Layout("empty", self.schema, doubts=tuple(self.doubts))
         if not any(doubt.subject == USERS for doubt in self.doubts):
             keyed = {key.target for table in going for key in self.snapshot.keys_from(table.key)}
@@ -215,7 +217,7 @@ class _Recognition:
             if (shape := shapes.of_role(role, self.snapshot, table, users.table, self.look)) is not None
         ]
         if candidates:
-            candidates = self._told_apart(role, candidates, shaped, users.table)
+            candidates = self._told_apart(role, candidates, shaped, users, homes)
         elif not shapes.is_shape(users.reason) and SIGNATURES[role].fate == "goes":
             # names were kept elsewhere, so a shape alone is as likely the app's
             proven = [each for each in shaped if shapes.is_proven(each.reason)]
@@ -240,16 +242,18 @@ class _Recognition:
                 yield _Candidate(table, 3, f"by the columns {', '.join(found)}", fields)
 
     def _told_apart(
-        self, role: str, candidates: list[_Candidate], shaped: list[_Candidate], users: Table
+        self, role: str, candidates: list[_Candidate], shaped: list[_Candidate], users: Role, homes: set[str]
     ) -> list[_Candidate]:
         """Return the tables that play a role whose columns any app's tables could have; ask where that is in doubt."""
-        family = re.fullmatch(r"(.+_)users?", normalised(users.name))
+        family = re.fullmatch(r"(.+_)users?", normalised(users.table.name))
+        families = self._families(users, homes)
         proven = [each for each in shaped if shapes.is_proven(each.reason)]
-        rivals = [] if says(users.name, USERS) else proven  # where names were mapped, a name is the less likely one
+        rivals = [] if says(users.table.name, USERS) else proven  # where names were mapped, one is the less likely
         certain, possible = [], []
         for each in candidates:
             whose = shapes.whose(role, self.snapshot, each.table, each.fields, self.look)
             named = each.tier == 1 or (family is not None and says(each.table.name, role, family[1]))
+            named = named or affix(each.table.name, role) in families
             if named or whose == "Better Auth's":
                 certain.append(each)
             elif whose == "unknown":
@@ -258,6 +262,21 @@ class _Recognition:
             return certain
         self._ask(role, [*certain, *possible, *proven])
         return []
+
+    def _families(self, users: Role, homes: set[str]) -> set[tuple[str, str] | None]:
+        """Return what stands around the names of three tables that are Better Auth's column for column.
+
+        An app may have one that looks like its sessions, but not sessions, accounts and verifications of one family.
+        """
+        three = (
+            {
+                affix(each.table.name, role)
+                for each in self._by_columns(role)
+                if each.tier == 2 and self._belongs(each, role, users, homes)
+            }
+            for role in ("sessions", "accounts", "verifications")
+        )
+        return set.intersection(*three) - {None}
 
     def _ask(self, role: str, candidates: list[_Candidate]) -> None:
         """Ask about tables that may play a role, and may be the app's."""
@@ -320,7 +339,7 @@ class _Recognition:
         fields = _fields(table, role, self.choices.columns)
         if "id" not in fields:
             message = f"{mapped}, mapped to {role}, has no id and no primary key, which Better Auth's tables have."
-            remedy = flag("map", f"{role}.id=its_column")
+            remedy = doubts.parts(self.snapshot, table, role, fields, ["id"], users.table if users else None)
             self.doubts.append(Doubt("role-missing", mapped, message, remedy))
             return None
         if users is not None and role in OWNED_ROLES and (others := self._of_others(table, fields, users.table)):
@@ -332,7 +351,7 @@ class _Recognition:
             shape = shapes.of_role(role, self.snapshot, table, users.table, self.look)
             if shape is None:
                 message = f"{mapped}, mapped to {role}, has no {', '.join(sorted(lacking))} that is recognised."
-                remedy = "\n".join(f"--map {role}.{name}=its_column" for name in sorted(lacking))
+                remedy = doubts.parts(self.snapshot, table, role, fields, lacking, users.table)
                 self.doubts.append(Doubt("role-missing", mapped, message, remedy))
                 return None
             fields = {**shape[1], **_mapped_fields(table, role, self.choices.columns)}
@@ -371,7 +390,9 @@ class _Recognition:
     def _name_free(self, users: Table) -> None:
         taken = self.snapshot.table(self.schema, USERS)
         if taken is not None and taken.key != users.key and not is_beside(taken):
-            self.doubts.append(doubts.occupied(taken, users))
+            core = _fields(taken, USERS, self.choices.columns).keys() >= SIGNATURES[USERS].core
+            possible = taken.kind in ("r", "p") and (core or shapes.could_be_users(self.snapshot, taken, self.look))
+            self.doubts.append(doubts.occupied(taken, users, possible))
 
 
 def _distinct(roles: list[Role]) -> list[Role]:

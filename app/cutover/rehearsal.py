@@ -1,8 +1,10 @@
-"""A rehearsal: whether what reads a uuid or number id can be made again when the id is text.
+"""A rehearsal: whether what reads a uuid or number id can be made again when the id is text, and whether event triggers
+let the structure be changed at all.
 
 PostgreSQL knows no operator between text and uuid, so a policy, view or check that compares the two cannot come back.
 Which those are, only PostgreSQL can tell: they are made over empty tables of the same names and the new types, in a
-schema that is gone again with the savepoint it was made in.
+schema that is gone again with the savepoint it was made in. What an event trigger forbids only its function can tell:
+it is called by the like of what the cutover does, in the same way.
 
 The promise: nothing stays, no row is read, and nobody waits: the real tables are looked at, not locked against anybody.
 """
@@ -15,23 +17,80 @@ from collections.abc import Iterable, Iterator, Sequence
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from app.cutover import aside
+from app.cutover import aside, surroundings
 from app.cutover.catalog import Snapshot, Table, quoted
 from app.cutover.changes import Changes, Retype, children
 from app.cutover.findings import Complaint, Options
-from app.cutover.layout import without_beside
+from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, without_beside
+from app.cutover.signatures import USERS
 
+EVENT_TRIGGER = "event trigger"
+"""The kind of a complaint about one."""
 _SCHEMA = "shadow_rehearsal"
+_PASSING = frozenset({"08", "40", "53", "55", "57"})
+"""Classes of SQLSTATE that are no function's opinion: connections, conflicts, resources, locks, operators."""
 
 
 def rehearse(connection: Connection, snapshot: Snapshot, changes: Changes, options: Options) -> tuple[Complaint, ...]:
-    """Return what could not be made again over the new types; nothing where there are none."""
-    if not changes.retypes or not snapshot.may_create_schema:
+    """Return what could not be made again over the new types, or what forbids all of it; nothing is the usual."""
+    if not snapshot.may_create_schema:
+        return ()
+    if forbidden := _forbidden(connection, snapshot, changes):
+        return forbidden
+    if not changes.retypes:
         return ()
     with connection.begin_nested() as savepoint:
         found = tuple(_complaints(connection, without_beside(snapshot), changes, options))
         savepoint.rollback()
     return found
+
+
+def _forbidden(connection: Connection, snapshot: Snapshot, changes: Changes) -> tuple[Complaint, ...]:
+    """Return the event triggers of which one raises an error, by what it says, when something like retire is done."""
+    triggers = surroundings.event_triggers(connection)
+    if not triggers or not changes.any:
+        return ()
+    words, context = None, ""
+    with connection.begin_nested() as savepoint:
+        for statement in _like_retire(snapshot, changes):
+            try:
+                with connection.begin_nested():
+                    connection.exec_driver_sql(statement)
+            except DBAPIError as error:
+                if (getattr(error.orig, "sqlstate", None) or "08")[:2] in _PASSING:
+                    raise
+                cause = error.orig.__cause__ if error.orig else None
+                words, context = _said(error), getattr(cause, "context", None) or ""
+                break
+        savepoint.rollback()
+    if words is None:
+        return ()
+    named = tuple(trigger for trigger in triggers if _mentions(context, trigger.function))
+    return tuple(Complaint(EVENT_TRIGGER, trigger.name, None, words) for trigger in named or triggers)
+
+
+def _like_retire(snapshot: Snapshot, changes: Changes) -> Iterator[str]:
+    """Yield one statement of each kind that retire has, over tables of its own."""
+    schema = RETIRED_SCHEMA if RETIRED_SCHEMA not in snapshot.schemas else _SCHEMA
+    table = f"{schema}.{USERS}"
+    yield f"CREATE SCHEMA {schema}"
+    yield f"COMMENT ON SCHEMA {schema} IS 'a rehearsal'"
+    yield f"CREATE TABLE {table} (id integer PRIMARY KEY, status text)"
+    yield f"CREATE TABLE {schema}.{KEPT_COLUMNS} AS SELECT id, status FROM {table}"
+    yield f"ALTER TABLE {table} ADD COLUMN deleted_at timestamp with time zone"
+    yield f"ALTER TABLE {table} DROP COLUMN status"
+    if any(retype.rewrites for retype in changes.retypes):
+        yield f"ALTER TABLE {table} ALTER COLUMN id TYPE text USING id::text"
+
+
+def _mentions(context: str, function: str) -> bool:
+    """Whether where an error arose, in PostgreSQL's words, is a function."""
+    name = function.partition("(")[0].rpartition(".")[2].strip('"')
+    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", context) is not None
+
+
+def _said(error: DBAPIError) -> str:
+    return str(error.orig.__cause__ or error.orig).splitlines()[0] if error.orig else str(error)
 
 
 def _complaints(connection: Connection, snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[Complaint]:
@@ -88,7 +147,7 @@ class _Stage:
                 with self._connection.begin_nested():
                     self._connection.exec_driver_sql(self._staged(statement))
             except DBAPIError as error:
-                return str(error.orig.__cause__ or error.orig).splitlines()[0] if error.orig else str(error)
+                return _said(error)
         return None
 
     def _staged(self, statement: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, TypeVar
 
@@ -160,9 +160,10 @@ class _Ways:
         return _ordered((found,), self.dependents)
 
     def aside(self, found: Dependent) -> list[Dependent]:
-        """Return all that steps aside while a stored generated column is added again."""
+        """Return all that steps aside while a column with values is dropped and added again."""
         column = self.generated(found)
-        return _ordered(self.readers(found), self.dependents) if column and column.generated == "s" else []
+        added = found.kind == "table column" or (column is not None and column.generated == "s")
+        return _ordered(self.readers(found), self.dependents) if added else []
 
     def held(self, along: Iterable[Dependent]) -> Iterator[Dependent]:
         """Yield those that have no statements, or depend on one another in a circle."""
@@ -228,6 +229,8 @@ class _Ways:
             return ((f"{change} NO INHERIT {parent}",), (f"{change} INHERIT {parent}",)) if is_child else None
         if found.kind == "default value":
             return self.default(table, found, gone)
+        if found.kind == "table column":
+            return self.formerly_generated(table, found, gone)
         return self.part(table, found)
 
     def index(self, found: Dependent) -> _Statements | None:
@@ -280,16 +283,61 @@ class _Ways:
             }
             return (dropped,), self.again(table, column, later)
         # the column stays, with its values, until it is computed again; then its readers step aside for a moment
+        if (aside := self.stepping(found, gone)) is None:
+            return None
+        kept = self.between(aside, self.copied(table, column)) if self.clings(found) else (f"{change} DROP EXPRESSION",)
+        return kept, self.between(aside, (dropped, *self.again(table, column)))
+
+    def formerly_generated(self, table: Table, found: Dependent, gone: Collection[_Key]) -> _Statements | None:
+        """A column that was generated before PostgreSQL 15, and still goes with what its expression called."""
+        column, aside = table.column(found.name or ""), self.stepping(found, gone)
+        # one that has a row type has it for good
+        if column is None or aside is None or column.identity or not self.clings(found):
+            return None
+        if column.type.removesuffix("[]") == quoted(*found.table):
+            return None
+        if any(column.name in key.target_columns for key in self.snapshot.keys_to(table.key)):
+            return None
+        return self.between(aside, self.copied(table, column)), ()
+
+    def clings(self, found: Dependent) -> bool:
+        """Whether a column would go, unsaid, with what its expression calls, and even without the expression.
+
+        Before PostgreSQL 15 it depends on that itself, and DROP EXPRESSION forgets only what it reads in its own table.
+        """
+        called = (one for some in self.on.values() for one in some if _key(one) == _key(found))
+        return self.snapshot.version < 150000 and any(one.table != found.owner for one in called)
+
+    def stepping(self, found: Dependent, gone: Collection[_Key]) -> list[Removal] | None:
+        """Return how all steps aside that reads a column; None where something cannot."""
         stepping = self.aside(found)
         if any(self.generated(one) for one in stepping) or any(self.held(stepping)):
             return None
-        aside = list(self.removals(stepping, {_key(found), *gone}))
-        return (f"{change} DROP EXPRESSION",), (
+        return list(self.removals(stepping, {_key(found), *gone}))
+
+    @staticmethod
+    def between(aside: Sequence[Removal], statements: Iterable[str]) -> tuple[str, ...]:
+        """Return statements between those by which others step aside and come back."""
+        return (
             *(statement for removal in aside for statement in removal.drop),
-            dropped,
-            *self.again(table, column),
+            *statements,
             *(statement for removal in reversed(aside) for statement in removal.restore),
         )
+
+    def copied(self, table: Table, column: Column) -> Iterator[str]:
+        """Yield what puts a plain column with the same values in a column's place, and all that was over it."""
+        change, name, copy = f"ALTER TABLE {table.sql}", quoted(column.name), quoted(f"copy of {column.name}")
+        collation = f" COLLATE {column.collation}" if column.collation else ""
+        yield f"{change} ADD COLUMN {copy} {column.type}{collation}"
+        # an UPDATE would set off triggers
+        yield f"{change} ALTER COLUMN {copy} TYPE {column.type}{collation} USING {name}"
+        yield f"{change} DROP COLUMN {name}"
+        yield f"{change} RENAME COLUMN {copy} TO {name}"
+        if column.not_null:
+            yield f"{change} ALTER COLUMN {name} SET NOT NULL"
+        if column.default is not None and not column.generated:
+            yield f"{change} ALTER COLUMN {name} SET DEFAULT {column.default}"
+        yield from self.over(table, column)
 
     def again(self, table: Table, column: Column, later: Collection[str] = ()) -> Iterator[str]:
         """Yield what adds a generated column again, and all that went with it unsaid, but for what is over `later`."""
@@ -299,6 +347,10 @@ class _Ways:
             f"{f' COLLATE {column.collation}' if column.collation else ''} GENERATED ALWAYS AS ({column.default}) "
             f"{'VIRTUAL' if column.generated == 'v' else 'STORED'}{' NOT NULL' * (column.not_null and not named)}"
         )
+        yield from self.over(table, column, later)
+
+    def over(self, table: Table, column: Column, later: Collection[str] = ()) -> Iterator[str]:
+        """Yield what adds all that goes unsaid with a column, but for what is over `later` too."""
         # a key may need that nothing is null
         for found in sorted(table.constraints, key=lambda one: one.kind != "n"):
             if column.name in found.columns and not set(later) & set(found.columns):

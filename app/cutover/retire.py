@@ -43,7 +43,7 @@ def steps(
         *_release(aside.released(objects, options)),
         *(step for move in changes.moves for step in _move(snapshot, move, layout)),
         *columns.ids_from_elsewhere(snapshot, changes),
-        *columns.shrink(snapshot, changes, {removal.identity for removal in aside.released(objects, options)}),
+        *columns.shrink(snapshot, changes),
         *retype.retype(objects, changes, options),
         *retype.complete(changes),
         *retype.require(changes),
@@ -72,7 +72,7 @@ def steps(
         *((writers_wait, *catching_up) if catching_up else ()),
         Step(
             "readers wait too, from here to the end of the transaction",
-            shutting_out((*_views(objects, changes, options), *locked)),
+            shutting_out((*_views(objects, changes, options), *locked), writers_wait=bool(catching_up)),
             "ACCESS EXCLUSIVE",
             locked,
         ),
@@ -221,21 +221,21 @@ def _clear_rate_limits(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
     kept = quoted(RETIRED_SCHEMA, RATE_LIMIT_ROWS)
     names = ", ".join(quoted(column.name) for column in table.columns if not column.generated)
     overriding = " OVERRIDING SYSTEM VALUE" if any(column.identity for column in table.columns) else ""
-    quiet, loud = columns.hushed(table, set())
+    quiet, loud = columns.hushed(table.sql)
     yield Step(
         f"{table.sql} loses its rows of sessions",
         (
             f"CREATE TABLE {kept} AS SELECT {names} FROM {table.sql} WITH NO DATA",
             *journal.kept_from_others(kept, snapshot, changes.owner_but(snapshot.role)),
-            *quiet,
+            quiet,
             f"WITH gone AS (DELETE FROM {table.sql} WHERE {quoted(key.name)} LIKE {literal(DEAD_ROWS)} "
             f"RETURNING {names}) INSERT INTO {kept} SELECT * FROM gone",
-            *loud,
+            loud,
         ),
         undo=(
-            *quiet,
+            quiet,
             f"INSERT INTO {table.sql} ({names}){overriding} SELECT * FROM {kept} ON CONFLICT DO NOTHING",
-            *loud,
+            loud,
             f"DROP TABLE {kept}",
         ),
         undone="they come back",

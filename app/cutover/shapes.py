@@ -407,7 +407,7 @@ def _unfit(users: Table, found: Mapping[str, Column]) -> Iterator[Fault]:
         yield "column-type", f"users.{name}", message, _conversion(users, name, column)
     if users.kind == "p":
         message = f"{users.sql} is partitioned; a unique address over all partitions cannot be had."
-        yield "layout-unsupported", users.sql, message, "Make it a plain table first."
+        yield "layout-unsupported", users.sql, message, "-- make it a plain table first"
 
 
 def _conversion(users: Table, name: str, column: Column) -> str:

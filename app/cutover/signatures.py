@@ -151,3 +151,10 @@ def says(table_name: str, role: str, prefix: str = "") -> bool:
         return False
     name = name.removeprefix(prefix)
     return any(name in (singular, f"{singular}s") for singular in SIGNATURES[role].names)
+
+
+def affix(table_name: str, role: str) -> tuple[str, str] | None:
+    """Return what stands before and behind a role in a table's name: `user_sessions` -> `user_`, nothing."""
+    words = "|".join(sorted(SIGNATURES[role].names))
+    found = re.fullmatch(rf"(.+_)?(?:{words})s?(_.+)?", normalised(table_name))
+    return (found[1] or "", found[2] or "") if found else None

@@ -26,9 +26,13 @@ committed meanwhile can catch up with it."""
 LOCK_TIMEOUT_MS = 500
 SHORT_LOCK_TIMEOUT_MS = 100
 """For the locks that others queue behind while they are waited for."""
+SHORTEST_LOCK_TIMEOUT_MS = 50
+"""... where writers have waited for as long already."""
 LONG_LOCK_TIMEOUT_MS = 3000
 """For the lock that no reader and no writer queues behind: longer than deadlock_timeout, after which an autovacuum that
 is in the way gives up."""
+_SINCE = "shadow.since"
+"""Run-time parameter with the time since which writers wait."""
 STATEMENT_TIMEOUT_MS = 30 * 60 * 1000
 IDLE_TIMEOUT_MS = 60 * 1000
 SETTINGS = (
@@ -97,16 +101,30 @@ def settling(tables: Iterable[str]) -> Step:
     )
 
 
-def shutting_out(relations: Iterable[str], mode: str = "ACCESS EXCLUSIVE") -> tuple[str, ...]:
+def shutting_out(
+    relations: Iterable[str], mode: str = "ACCESS EXCLUSIVE", *, writers_wait: bool = False
+) -> tuple[str, ...]:
     """Return the SQL that locks tables and views against others, who never queue for long while it waits.
 
     A view comes before what it selects from: whoever reads through it takes its locks in that order, and the other
     way round each would have what the other waits for.
+
+    Args:
+        relations: as SQL.
+        mode: of the lock.
+        writers_wait: whether it shuts out readers where `shutting_out` has shut out writers before; the time for which
+            they have waited since is taken off the time for which it waits.
     """
+    timeout = f"SET LOCAL lock_timeout = {SHORT_LOCK_TIMEOUT_MS}"
+    if writers_wait:
+        waited = f"extract(epoch FROM clock_timestamp() - current_setting('{_SINCE}')::timestamptz) * 1000"
+        left = f"greatest({SHORTEST_LOCK_TIMEOUT_MS}, {SHORT_LOCK_TIMEOUT_MS} - ({waited})::int)"
+        timeout = f"SELECT set_config('lock_timeout', {left}::text, true)"
     return (
-        f"SET LOCAL lock_timeout = {SHORT_LOCK_TIMEOUT_MS}",
+        timeout,
         f"LOCK TABLE {', '.join(dict.fromkeys(relations))} IN {mode} MODE",
         f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}",
+        *((f"SELECT set_config('{_SINCE}', clock_timestamp()::text, true)",) if mode == "SHARE" else ()),
     )
 
 

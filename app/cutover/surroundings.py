@@ -97,6 +97,13 @@ class EventTrigger:
     name: str
     event: str
     function: str
+    tags: tuple[str, ...]
+    """Commands for which it is called, `DROP TABLE`; empty where it is for all of them."""
+    owner: str
+    owned: bool
+    """Whether the role that looks may alter it."""
+    always: bool
+    """Whether it is also called while changes of a publisher are applied."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +143,7 @@ def look_around(connection: Connection, tables: Iterable[tuple[str, str]]) -> Su
             contact,
             _long_transactions(connection),
             slots=_slots(connection),
-            event_triggers=_event_triggers(connection),
+            event_triggers=event_triggers(connection),
         )
     return Surroundings(
         contact,
@@ -145,7 +152,7 @@ def look_around(connection: Connection, tables: Iterable[tuple[str, str]]) -> Su
         _prepared(connection, here),
         _slots(connection),
         _subscriptions(connection, here),
-        _event_triggers(connection),
+        event_triggers(connection),
     )
 
 
@@ -203,12 +210,15 @@ def _slots(connection: Connection) -> tuple[Slot, ...]:
     return tuple(Slot(*row) for row in rows)
 
 
-def _event_triggers(connection: Connection) -> tuple[EventTrigger, ...]:
+def event_triggers(connection: Connection) -> tuple[EventTrigger, ...]:
+    """Return the event triggers that a change of structure sets off."""
     rows = connection.exec_driver_sql(
-        """SELECT evtname::text AS name, evtevent::text AS event, evtfoid::regprocedure::text AS function
+        """SELECT evtname::text AS name, evtevent::text AS event, evtfoid::regprocedure::text AS function,
+          coalesce(evttags, '{}') AS tags, pg_get_userbyid(evtowner)::text AS owner,
+          pg_has_role(evtowner, 'USAGE') AS owned, evtenabled = 'A' AS always
         FROM pg_event_trigger WHERE evtenabled IN ('O', 'A') AND evtevent <> 'login' ORDER BY 1"""
     )
-    return tuple(EventTrigger(**row) for row in rows.mappings())
+    return tuple(EventTrigger(**{**row, "tags": tuple(row["tags"])}) for row in rows.mappings())
 
 
 def _subscriptions(connection: Connection, here: str) -> tuple[Subscription, ...]:

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.cutover import catalog, journal, release
-from app.cutover.catalog import JOURNAL, Snapshot, Table, literal, quoted
+from app.cutover.catalog import JOURNAL, Dependent, Snapshot, Table, literal, quoted
 from app.cutover.findings import Action, Finding, Options
 from app.cutover.layout import (
     KEPT_COLUMNS,
@@ -103,7 +103,8 @@ def _resting_on(
     for found in snapshot.dependents:
         of_column = found.column is not None and (found.table, found.column) in columns
         is_known = (found.kind, found.name or found.identity) in known
-        if of_column and not is_known and found.kind in _IN_THE_WAY and (found.kind, found.identity) not in seen:
+        in_the_way = found.kind in _IN_THE_WAY or _is_generated(snapshot, found)
+        if of_column and not is_known and in_the_way and (found.kind, found.identity) not in seen:
             seen.add((found.kind, found.identity))
             removals = release.removals(snapshot, [found])
             drops = "\n".join(f"{sql};" for removal in removals for sql in removal.drop)
@@ -115,6 +116,13 @@ def _resting_on(
                 "undo drops or changes back.",
                 drops or f"-- change it by hand, so that it does not read that: {found.kind} {found.identity}",
             )
+
+
+def _is_generated(snapshot: Snapshot, found: Dependent) -> bool:
+    """Whether it is the expression of a generated column."""
+    table = snapshot.table(*found.owner) if found.owner and found.kind == "default value" else None
+    column = table.column(found.name or "") if table else None
+    return column is not None and bool(column.generated)
 
 
 def _came_since(
@@ -176,40 +184,6 @@ def _made_anew(snapshot: Snapshot, users: Table, before: Mapping[str, Any]) -> I
                 f"The {kind} {name} was released and is there again; undo brings back the one there was.",
                 "\n".join(drops),
             )
-
-
-def hushing(snapshot: Snapshot, schema: str, before: Mapping[str, Any], statements: Sequence[str]) -> Hush:
-    """Return what silences, and what restores, the triggers and rules that users got since; undo knows the others.
-
-    Args:
-        snapshot: the catalogue.
-        schema: where users is.
-        before: what was recorded.
-        statements: the undo that was recorded.
-    """
-    users = snapshot.table(schema, USERS)
-    if users is None or before["users"] is None:
-        return Hush()
-    later, quiet, loud = before["users"], [], []
-    for kind, found in (("TRIGGER", users.triggers), ("RULE", users.rules)):
-        for each in found:
-            name = f"{kind} {quoted(each.name)}"
-            known = any(statement.endswith(f" DISABLE {name}") for statement in statements)
-            if each.enabled in _MODES and not known:
-                quiet.append(f"ALTER TABLE {users.sql} DISABLE {name}")
-                loud.append(f"ALTER TABLE {later} {_MODES[each.enabled]} {name}")
-    return Hush(tuple(quiet), tuple(loud))
-
-
-_MODES = {"O": "ENABLE", "A": "ENABLE ALWAYS"}
-
-
-@dataclass(frozen=True, slots=True)
-class Hush:
-    """Statements for before and after the others."""
-
-    quiet: tuple[str, ...] = ()
-    loud: tuple[str, ...] = ()
 
 
 def _is_ours(name: str, statements: Sequence[str]) -> bool:

@@ -14,6 +14,7 @@ from sqlalchemy import Connection
 
 from app.cutover import catalog, census, journal
 from app.cutover.catalog import JOURNAL, Snapshot, Table, quoted
+from app.cutover.changes import comes_along
 from app.cutover.findings import Refused
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA
 from app.cutover.shapes import is_wide_key
@@ -126,7 +127,7 @@ def _foreign_keys(snapshot: Snapshot, before: dict[str, Any], names: _Names) -> 
             f"foreign key {table} {key['name']}", definition, after, "ok" if after == definition else "broken"
         )
     for (table, name), new in now.items():
-        if (table, name) not in known and new.table[0] != RETIRED_SCHEMA:
+        if (table, name) not in known and new.table[0] != RETIRED_SCHEMA and not comes_along(snapshot, new):
             yield Comparison(f"foreign key {table} {name}", "not there", new.definition, "changed")
 
 
@@ -154,10 +155,15 @@ def _rows(
     users = names.users
     if users is None or "ids" not in before or users not in present:
         return
+    fields = names.fields
+    there = next(table for table in snapshot.tables if table.sql == users)
+    if gone := [quoted(name) for name in fields.values() if there.column(name) is None]:
+        yield Comparison(f"columns of {users}", "there", f"{', '.join(gone)} gone", "changed")
+        return
     yield from _missing(connection, snapshot, users)
     for subject, member, hashed in (
-        ("ids of users", "ids", journal.hash_of_ids(users, names.fields)),
-        ("mirrored values of users", "mirrored", journal.hash_of_mirrored(users, names.fields)),
+        ("ids of users", "ids", journal.hash_of_ids(users, fields)),
+        ("mirrored values of users", "mirrored", journal.hash_of_mirrored(users, fields)),
     ):
         now = connection.exec_driver_sql(f"SELECT {hashed}").scalar_one()
         same = "ok" if now == before[member] else "changed"

@@ -128,6 +128,10 @@ class TestDecisionsThatHoldOn:
 
 @on_the_newest
 class TestIdsThatBecomeText:
+    UNIQUE = (
+        "SELECT conname AS name, pg_get_constraintdef(oid) AS definition FROM pg_constraint WHERE contype = 'u'"
+        " AND conrelid = '\"user\"'::regclass"
+    )
     DOCUMENTS = """
         CREATE TABLE doc (id int PRIMARY KEY, owner uuid REFERENCES "user"(id), tenant uuid,
             reviewer uuid REFERENCES "user"(id),
@@ -187,6 +191,54 @@ class TestIdsThatBecomeText:
         for _ in range(2):
             assert shadow(database.url, "undo", "--yes").code == 0
         assert apart_from_names_of_partitions(database.portrait()) == apart_from_names_of_partitions(before)
+
+    @pytest.mark.parametrize(
+        "made",
+        [
+            'CREATE UNIQUE INDEX reached ON "user" (email) INCLUDE (id)',
+            'ALTER TABLE "user" ADD CONSTRAINT reached UNIQUE (email) INCLUDE (id)',
+        ],
+        ids=["index", "constraint"],
+    )
+    def test_a_key_that_rests_on_an_index_which_includes_them_is_back_too(
+        self, load: Callable[[str], Witness], made: str
+    ) -> None:
+        database = load("uuid_kysely")
+        (email,) = (key for key in database.ask(self.UNIQUE) if key["definition"] == "UNIQUE (email)")
+        database.run(
+            f'{made}; ALTER TABLE "user" DROP CONSTRAINT "{email["name"]}";'
+            'CREATE TABLE letters (recipient text CONSTRAINT "to whom" REFERENCES "user" (email)'
+            " ON UPDATE CASCADE ON DELETE SET NULL DEFERRABLE);"
+            'COMMENT ON CONSTRAINT "to whom" ON letters IS \'x\'; INSERT INTO letters SELECT email FROM "user"'
+        )
+        if made.startswith("CREATE"):  # the server wants a constraint as well
+            database.run('ALTER TABLE "user" ADD UNIQUE (email)')
+        database = replace(database, users='public."user"')
+        before = database.portrait()
+        (key,) = (each for each in database.foreign_keys() if each["name"] == "to whom")
+        done = migrate(database.url, "retire")
+        assert done.code == 0, done.text
+        assert [each for each in database.foreign_keys() if each["name"] == "to whom"] == [{**key, "target": "users"}]
+        assert shadow(database.url, "verify").code == 0
+        for _ in range(2):
+            assert shadow(database.url, "undo", "--yes").code == 0
+        assert apart_from_names_of_partitions(database.portrait()) == apart_from_names_of_partitions(before)
+
+    def test_a_key_to_a_partitioned_table_is_verified_though_its_by_products_get_other_names(
+        self, load: Callable[[str], Witness]
+    ) -> None:
+        database = load("uuid_kysely")
+        database.run(
+            'CREATE TABLE page (owner uuid REFERENCES "user" (id), at int, PRIMARY KEY (owner, at))'
+            " PARTITION BY RANGE (at);"
+            "CREATE TABLE page_1 PARTITION OF page FOR VALUES FROM (0) TO (9);"
+            "CREATE TABLE line (owner uuid, at int,"
+            " CONSTRAINT of_page FOREIGN KEY (owner, at) REFERENCES page (owner, at))"
+        )
+        done = migrate(database.url, "retire")
+        assert done.code == 0, done.text
+        assert shadow(database.url, "verify").code == 0
+        assert shadow(database.url, "undo", "--yes").code == 0
 
     def test_a_sequence_stands_before_the_ids_that_came_meanwhile(self, load: Callable[[str], Witness]) -> None:
         database = load("number_ids")
@@ -304,12 +356,37 @@ class TestEventTriggers:
         assert (stopped.code, "ask the DBA" in stopped.text, "forbid()" in stopped.text) == (2, True, True)
         assert "CASCADE" not in stopped.text
         assert database.dump() == before
-        database.run("ALTER EVENT TRIGGER guard DISABLE")
+        # the plan knows it beforehand
+        (found,) = plan(database.url, "retire").findings("event-trigger")
+        assert (found["level"], found["subject"]) == ("refuse", "guard")
+        database.run(found["remedy"])
         assert migrate(database.url, "retire").code == 0
         assert shadow(database.url, "undo", "--yes").code == 0
         assert shadow(database.url, "undo", "--yes").code == 0
         database.run("DROP EVENT TRIGGER guard; DROP FUNCTION forbid()")
         assert len(database.dump()) > len(known) / 2
+
+    @pytest.mark.parametrize("event", ["ddl_command_start", "sql_drop", "table_rewrite"])
+    def test_whenever_it_is_called_the_plan_knows_which_it_is(self, load: Callable[[str], Witness], event: str) -> None:
+        database = load("uuid_kysely")
+        database.run(
+            "CREATE FUNCTION look() RETURNS event_trigger LANGUAGE plpgsql AS 'BEGIN END';"
+            "CREATE EVENT TRIGGER watch ON ddl_command_end EXECUTE FUNCTION look();"
+            "CREATE EVENT TRIGGER others ON ddl_command_start WHEN TAG IN ('CREATE EXTENSION', 'DROP EXTENSION')"
+            f" EXECUTE FUNCTION look(); {self.FORBIDS.replace('ddl_command_end', event)};"
+            "ALTER EVENT TRIGGER guard ENABLE ALWAYS"
+        )
+        before = database.dump()
+        found = plan(database.url, "retire").findings("event-trigger")
+        levels = {each["subject"]: each["level"] for each in found}
+        assert levels == {"guard": "refuse", "watch": "warn", "others": "info"}
+        assert database.dump() == before
+        database.run(found[0]["remedy"])
+        done = migrate(database.url, "retire")
+        assert done.code == 0, done.text
+        # as it was, by the lines that are to be pasted afterwards
+        database.run("\n".join(line.removeprefix("-- ") for line in found[0]["remedy"].splitlines()[-1:]))
+        assert database.value("SELECT evtenabled::text AS e FROM pg_event_trigger WHERE evtname = 'guard'") == "A"
 
     def test_the_plan_names_those_that_are_called(self, database: Witness) -> None:
         database.run(

@@ -145,7 +145,7 @@ class TestDependents:
 
     def test_those_of_functions_are_found_with_them(self, database: Witness) -> None:
         database.run("""
-            CREATE FUNCTION f(text) RETURNS boolean IMMUTABLE RETURN $1 <> '';
+            CREATE FUNCTION f(text) RETURNS boolean IMMUTABLE LANGUAGE sql AS $$SELECT $1 <> ''$$;
             CREATE VIEW v AS SELECT f('x'); ALTER TABLE files ADD CONSTRAINT c CHECK (f(name));
         """)
         (function,) = look(database).functions

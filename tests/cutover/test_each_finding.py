@@ -16,6 +16,7 @@ import pytest
 
 from app.cutover import surroundings
 from tests.cutover.commands import Outcome, alembic, migrate, plan, shadow
+from tests.cutover.obstacles import hand_over
 from tests.cutover.witness import Witness
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
@@ -264,15 +265,44 @@ class TestIdsThatBecomeText:
 
     def test_partition_key_counts_while_it_refers_to_users(self, load: Load) -> None:
         database = load("uuid_kysely")
-        database.run('CREATE TABLE seen (person uuid REFERENCES "user" (id), at int) PARTITION BY LIST (person)')
+        database.run(
+            'CREATE TABLE seen (user_id uuid REFERENCES "user" (id), at int) PARTITION BY LIST (user_id);'
+            'CREATE TABLE seen_rest PARTITION OF seen DEFAULT; INSERT INTO seen SELECT id, 1 FROM "user"'
+        )
+        rows = database.rows("seen")
         found = only(plan(database.url, "retire"), "partition-key", "refuse", "public.seen")
-        assert named(found["message"], "public.seen", "person")
-        assert database.columns("public.seen")["person"][0] == "uuid"
+        assert named(found["message"], "public.seen", "user_id")
         database.run(found["remedy"])
-        assert {"public.seen", "public.seen_new"} <= database.tables()
-        database.run("DROP TABLE seen; ALTER TABLE seen_new RENAME TO seen")
         assert plan(database.url, "retire").findings("partition-key") == []
+        (beside,) = (
+            each for each in plan(database.url, "retire").findings("id-without-key") if "seen" in each["subject"]
+        )
         assert migrate(database.url, "retire").code == 0
+        assert database.columns("public.seen")["user_id"][0] == "uuid"
+        # what is said of the column that stays can be pasted too, and is true
+        database.run(beside["remedy"])
+        assert database.rows("seen") == rows
+        assert database.value("SELECT count(*) FROM seen JOIN users ON id = user_id::text") == len(rows) > 0
+
+    def test_partition_key_is_also_that_of_a_part_and_of_a_key_that_only_a_part_has(self, load: Load) -> None:
+        database = load("uuid_kysely")
+        database.run(
+            "CREATE TABLE seen (person uuid, at int) PARTITION BY RANGE (at);"
+            "CREATE TABLE seen_now PARTITION OF seen FOR VALUES FROM (0) TO (9) PARTITION BY LIST (person);"
+            "CREATE TABLE seen_rest PARTITION OF seen_now DEFAULT;"
+            'ALTER TABLE seen_rest ADD CONSTRAINT of_rest FOREIGN KEY (person) REFERENCES "user";'
+            "CREATE TABLE heard (person uuid, at int) PARTITION BY LIST (person);"
+            "CREATE TABLE heard_rest PARTITION OF heard DEFAULT;"
+            'ALTER TABLE heard ADD CONSTRAINT of_heard FOREIGN KEY (person) REFERENCES "user"'
+        )
+        found = plan(database.url, "retire").findings("partition-key")
+        assert {each["subject"] for each in found} == {"public.seen_now", "public.heard"}
+        for each in found:
+            database.run(each["remedy"])
+        keys = database.ask("SELECT conname FROM pg_constraint WHERE conname ~ 'of_'")
+        assert keys == []
+        done = migrate(database.url, "retire")
+        assert done.code == 0, done.text
 
 
 class TestWhoElseIsThere:
@@ -313,6 +343,98 @@ class TestRelease:
         assert name in by_hand["remedy"]
         database.run(f"DROP FUNCTION {name}")
         assert migrate(database.url, "retire").code == 0
+
+
+class TestIndexesThatIncludeWhatGoes:
+    @pytest.mark.parametrize(
+        ("made", "name"),
+        [
+            ("ALTER TABLE users ADD CONSTRAINT reached UNIQUE (email) INCLUDE (status, image)", "reached"),
+            ('CREATE UNIQUE INDEX "the (first)" ON users (email) INCLUDE (status)', "the (first)"),
+            (
+                'ALTER TABLE users ADD COLUMN "a)b" int, DROP CONSTRAINT users_pkey CASCADE,'
+                ' ADD CONSTRAINT users_pkey PRIMARY KEY (id) INCLUDE ("a)b", status)',
+                "users_pkey",
+            ),
+        ],
+        ids=["constraint", "index", "key"],
+    )
+    def test_index_includes_column_is_made_again_without_it(self, database: Witness, made: str, name: str) -> None:
+        database.run(
+            f"ALTER TABLE users DROP CONSTRAINT users_email_unique; {made};"
+            "CREATE TABLE letters (of text, recipient text)"
+        )
+        if name != "the (first)":
+            database.run("ALTER TABLE letters ADD FOREIGN KEY (of) REFERENCES users ON DELETE CASCADE")
+        if name != "users_pkey":
+            database.run(
+                "ALTER TABLE letters ADD CONSTRAINT letters_to FOREIGN KEY (recipient) REFERENCES users (email)"
+                " ON UPDATE CASCADE DEFERRABLE INITIALLY DEFERRED; INSERT INTO letters SELECT id, email FROM users"
+            )
+        if name != "reached":
+            database.run("ALTER TABLE users ADD UNIQUE (email)")
+        keys = database.foreign_keys("users")
+        (found,) = plan(database.url, "retire").findings("index-includes-column")
+        assert (found["level"], found["subject"]) == ("refuse", f"public.users {name}")
+        database.run(found["remedy"])
+        assert database.foreign_keys("users") == keys
+        assert plan(database.url, "retire").findings("index-includes-column") == []
+        done = migrate(database.url, "retire")
+        assert done.code == 0, done.text
+        assert database.value(f"SELECT indisunique FROM pg_index WHERE indexrelid = '\"{name}\"'::regclass") is True
+
+
+class TestByHand:
+    """What cannot be put back as it was has SQL of its own, which is enough."""
+
+    @pytest.mark.parametrize(
+        ("kind", "sql"),
+        [
+            ("aggregate", "CREATE AGGREGATE every(sessions) (sfunc = array_append, stype = sessions[])"),
+            (
+                "operator",
+                "CREATE FUNCTION alike(sessions, sessions) RETURNS boolean LANGUAGE sql AS 'SELECT true';"
+                'CREATE SCHEMA "My"; CREATE OPERATOR "My".=== (LEFTARG = sessions, RIGHTARG = sessions,'
+                " FUNCTION = alike)",
+            ),
+            (
+                "cast",
+                "CREATE FUNCTION as_text(sessions) RETURNS text LANGUAGE sql AS 'SELECT ($1).id';"
+                "CREATE CAST (sessions AS text) WITH FUNCTION as_text(sessions)",
+            ),
+            ("operator-class", "CREATE OPERATOR CLASS rows FOR TYPE sessions USING gin AS STORAGE text"),
+            ("type", "CREATE DOMAIN good AS sessions"),
+            ("composite-type-column", 'CREATE TYPE "Pair" AS (first sessions, n int)'),
+        ],
+    )
+    def test_what_no_release_takes_out_is_dropped_by_what_is_printed(
+        self, database: Witness, kind: str, sql: str
+    ) -> None:
+        database.run(sql)
+        refused = [each for each in plan(database.url, "retire").json["findings"] if each["level"] == "refuse"]
+        assert f"dependent-{kind}" in {each["code"] for each in refused}
+        for each in refused:
+            database.run(each["remedy"])
+        again = plan(database.url, "retire")
+        lines = [line for each in again.json["findings"] for line in each["remedy"].splitlines()]
+        flags = [word for line in lines if line.startswith("--release ") for word in shlex.split(line)]
+        done = migrate(database.url, "retire", *flags)
+        assert done.code == 0, done.text
+
+    def test_a_publication_of_somebody_elses_is_said_to_be(self, load: Load, make_role: Callable[[], str]) -> None:
+        database, owner = load("uuid_kysely"), make_role()
+        hand_over(database, owner)
+        database.run('CREATE PUBLICATION narrow FOR TABLE "user" (id, email), session')
+        known = plan(database.seen_by(owner), "retire")
+        whose = database.value("SELECT pubowner::regrole::text AS r FROM pg_publication")
+        over = only(known, "dependent-publication-relation", "refuse", 'public."user" in publication narrow')
+        of_sessions = only(known, "publication", "refuse", "public.session")
+        for found in (over, of_sessions):
+            assert found["remedy"].startswith(f"-- as {whose}, to which")
+            assert "--release" not in found["remedy"]
+            database.run(found["remedy"])
+        done = migrate(database.seen_by(owner), "retire")
+        assert done.code == 0, done.text
 
 
 class TestWhatIsRecorded:
@@ -395,8 +517,9 @@ class TestWhatIsRecorded:
 class TestWhatNoRuleForesaw:
     def test_statement_refused_shows_which_event_trigger_it_was(self, database: Witness) -> None:
         database.run(
-            "CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'not today'; END $$;"
-            "CREATE EVENT TRIGGER guard ON ddl_command_end EXECUTE FUNCTION forbid()"
+            "CREATE FUNCTION forbid() RETURNS event_trigger LANGUAGE plpgsql AS $$ BEGIN IF EXISTS (SELECT FROM "
+            "pg_event_trigger_ddl_commands() WHERE object_identity = 'public.users') THEN RAISE 'not today'; END IF;"
+            "END $$; CREATE EVENT TRIGGER guard ON ddl_command_end EXECUTE FUNCTION forbid()"
         )
         stopped = migrate(database.url, "retire")
         remedy = remedy_of(stopped, "statement-refused")

@@ -237,7 +237,9 @@ class TestAReaderOfMinutes:
             done = shadow(database.url, *arguments)
         assert done.code == 0, done.text
         assert in_the_way == [[]] * TRIES
-        assert [timeout for _, timeout in waits] == ["100ms"] * TRIES, waits
+        assert len(waits) == TRIES
+        # what writers have waited for before is taken off
+        assert all(50 <= int(timeout.removesuffix("ms")) <= 100 for _, timeout in waits), waits
 
 
 @contextmanager

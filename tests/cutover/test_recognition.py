@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 
 import pytest
@@ -104,6 +105,63 @@ class TestFamilies:
             f"public.auth_{name}" for name in names
         }
 
+    THREE = ("sessions", "accounts", "verifications")
+
+    def emptied(self, database: Witness, *names: str, to: str) -> None:
+        database.run(f"TRUNCATE {', '.join(names)}")
+        database.run(";".join(f"ALTER TABLE {name} RENAME TO {to.format(name)}" for name in names))
+
+    @pytest.mark.parametrize("to", ["user_{}", "{}_of_auth"])
+    def test_where_sessions_accounts_and_verifications_are_of_one_family_none_is_asked_about(
+        self, database: Witness, to: str
+    ) -> None:
+        self.emptied(database, *self.THREE, "jwks", to=to)
+        assert asked(plan(database.url, "retire")) == {}
+        found = roles(database)
+        assert {name: found[name] for name in (*self.THREE, "jwks")} == {
+            name: f"public.{to.format(name)}" for name in (*self.THREE, "jwks")
+        }
+        assert migrate(database.url, "retire").code == 0
+
+    @pytest.mark.parametrize("names", [("sessions",), ("sessions", "verifications"), ("sessions", "accounts")])
+    def test_a_part_of_a_family_is_asked_about(self, database: Witness, names: tuple[str, ...]) -> None:
+        self.emptied(database, *names, to="user_{}")
+        plain = set(names) - {"accounts"}
+        assert asked(plan(database.url, "retire")) == dict.fromkeys(plain, "role-by-shape")
+
+    def test_nor_does_a_family_speak_for_what_is_not_of_it(self, database: Witness) -> None:
+        self.emptied(database, *self.THREE, to="user_{}")
+        database.run("DROP TABLE user_sessions;" + DEVICES.format(schema="public", users="users"))
+        assert asked(plan(database.url, "retire"))["sessions"] == "role-by-shape"
+
+
+class TestTheNameUsers:
+    @pytest.mark.parametrize(
+        ("sql", "offered"),
+        [
+            ("CREATE TABLE users (login text PRIMARY KEY, email text, level int)", False),
+            ("CREATE VIEW users AS SELECT 1 AS id, 'a@example.com' AS email", False),
+            ('CREATE TABLE users (LIKE "user" INCLUDING ALL)', True),
+        ],
+    )
+    def test_a_table_that_has_it_is_offered_only_where_it_could_be_the_one(
+        self, load: Callable[[str], Witness], sql: str, offered: bool
+    ) -> None:
+        database = load("kysely_singular")
+        database.run(sql)
+        (found,) = plan(database.url, "retire").findings("users-name-taken")
+        assert ("--map users=public.users" in found["remedy"].splitlines()) == offered
+        database.run(found["remedy"])
+        assert migrate(database.url, "retire").code == 0
+
+    @pytest.mark.parametrize(("columns", "offered"), [("login text PRIMARY KEY", False), ("id int, mail text", True)])
+    def test_also_where_nothing_else_is_better_auths(self, empty: Witness, columns: str, offered: bool) -> None:
+        empty.run(f"CREATE TABLE users ({columns})")
+        (found,) = plan(empty.url, "adopt").findings("users-name-taken")
+        assert ("--map users=public.users" in found["remedy"].splitlines()) == offered
+        empty.run(found["remedy"])
+        assert migrate(empty.url, "adopt").code == 0
+
 
 class TestIds:
     def test_a_primary_key_of_another_name_is_the_id(self, database: Witness) -> None:
@@ -182,7 +240,11 @@ class TestMaps:
         database = load("renamed_schema")
         database.run("ALTER TABLE identity.logins RENAME valid_until TO zzz")
         (found,) = plan(database.url, "retire").findings("live-sessions")
-        assert found["remedy"] == "--map sessions.expires_at=its_column"
+        moments = database.ask(
+            "SELECT column_name AS name FROM information_schema.columns WHERE table_name = 'logins'"
+            " AND data_type ~ 'timestamp' AND column_default IS NULL"
+        )
+        assert set(found["remedy"].splitlines()) >= {f"--map sessions.expires_at={each['name']}" for each in moments}
         document = shadow(database.url, "inspect", "--format", "json").json
         assert document["live_sessions"] is None
         maps = ("--map", "sessions=identity.logins", "--map", "sessions.expires_at=zzz")
@@ -190,6 +252,34 @@ class TestMaps:
         for given in (maps, maps[2:]):
             told = shadow(database.url, "inspect", "--format", "json", *given).json
             assert told["live_sessions"] == database.counts()["identity.logins"]
+
+    def test_the_columns_that_could_play_a_part_are_listed_to_be_pasted(self, load: Callable[[str], Witness]) -> None:
+        database = load("kysely_singular")
+        database.run(
+            "UPDATE account SET password = NULL, \"providerId\" = 'corporate';"
+            'ALTER TABLE account RENAME "accountId" TO subject; ALTER TABLE account RENAME password TO one;'
+            'ALTER TABLE account RENAME "providerId" TO "The Issuer"; ALTER TABLE account RENAME "accessToken" TO two;'
+            'ALTER TABLE account RENAME "refreshToken" TO three; ALTER TABLE account RENAME "idToken" TO four'
+        )
+        (found,) = plan(database.url, "retire", "--map", "accounts=public.account").findings("role-missing")
+        lines = found["remedy"].splitlines()
+        assert {"--map accounts.account_id=subject", "--map 'accounts.provider_id=The Issuer'"} <= set(lines)
+        assert [line for line in lines if not line.startswith(("--map accounts.", "--map 'accounts."))] == []
+        texts = {row["name"] for row in database.ask(
+            "SELECT column_name AS name FROM information_schema.columns WHERE table_name = 'account'"
+            " AND data_type = 'text'"
+        )}  # fmt: skip
+        assert {shlex.split(line)[1].partition("=")[2] for line in lines} <= texts
+        chosen = ("--map accounts.account_id=subject", "--map 'accounts.provider_id=The Issuer'")
+        flags = shlex.split(" ".join(("--map accounts=public.account", *chosen)))
+        assert plan(database.url, "retire", *flags).findings("role-missing") == []
+
+    def test_a_table_that_cannot_play_a_role_is_none(self, load: Callable[[str], Witness]) -> None:
+        database = load("kysely_singular")
+        database.run('CREATE TABLE counted (id int PRIMARY KEY, "userId" text REFERENCES "user")')
+        refused = plan(database.url, "retire", "--map", "two_factors=public.counted")
+        (found,) = refused.findings("role-missing")
+        assert found["remedy"].splitlines()[0] == "--map two_factors=none"
 
     def test_a_name_may_be_given_as_sql_writes_it(self, load: Callable[[str], Witness]) -> None:
         database = load("kysely_singular")

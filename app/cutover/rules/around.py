@@ -5,11 +5,10 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Iterator
 
-from app.cutover import journal
+from app.cutover import doubts, journal
 from app.cutover.catalog import Table, quoted
 from app.cutover.findings import Finding, Level, Situation, detached, names_of
-from app.cutover.flags import flag
-from app.cutover.layout import RETIRED_SCHEMA, is_retired_for
+from app.cutover.layout import RETIRED_SCHEMA, Role, is_retired_for
 from app.cutover.release import held, named
 from app.cutover.signatures import normalised
 
@@ -196,7 +195,7 @@ def live_sessions(at: Situation) -> Iterator[Finding]:
             "sessions",
             f"How many sessions are still valid is not known: nothing says which column of {sessions.table.sql} tells "
             "when one expires. Whoever holds one is signed out.",
-            flag("map", "sessions.expires_at=its_column"),
+            _expiring(at, sessions),
         )
     if at.census.live_sessions:
         newest = at.census.newest_session
@@ -208,6 +207,13 @@ def live_sessions(at: Situation) -> Iterator[Finding]:
             f"{at.census.live_sessions:,} sessions are still valid{since}; whoever holds one is signed out.",
             "-- make sure that the old app no longer signs people in",
         )
+
+
+def _expiring(at: Situation, sessions: Role) -> str:
+    """Return a line for each column that could say when a session expires."""
+    lines = doubts.parts(at.snapshot, sessions.table, "sessions", sessions.fields, ["expires_at"], at.layout.users)
+    # that there are none would be the wrong answer: they go all the same
+    return lines if "sessions.expires_at=" in lines else "-- make sure that the old app no longer signs people in"
 
 
 def backup(at: Situation) -> Iterator[Finding]:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
-from app.cutover.catalog import ForeignKey, quoted
+from app.cutover.catalog import ForeignKey, Table, quoted
 from app.cutover.findings import Finding, Situation, detached
 from app.cutover.flags import flag
 
@@ -33,7 +33,7 @@ def foreign_keys_into_going_tables(at: Situation) -> Iterator[Finding]:
                 where,
                 f"{key.name} on {where} refers to {quoted(*key.target)}, which goes.",
                 f"{flag('detach', short)}\n-- drops that one constraint, and keeps the column and its values. Or:\n"
-                f"{_by_its_owner(at, key)}"
+                f"{by_its_owner(at, key)}"
                 f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)};",
             )
 
@@ -49,8 +49,51 @@ def foreign_keys_into_going_columns(at: Situation) -> Iterator[Finding]:
                 "refuse",
                 quoted(*key.table),
                 f"{key.name} on {quoted(*key.table)} refers to users ({column}), which goes.",
-                " ".join(f"--keep users.{name}" for name in sorted(gone)),
+                " ".join(flag("keep", f"users.{name}") for name in sorted(gone)),
             )
+
+
+def indexes_that_include_going_columns(at: Situation) -> Iterator[Finding]:
+    """What is unique in users and merely includes a column that goes would go with it, and foreign keys rest on it."""
+    users = at.layout.users
+    if users is None:
+        return
+    for constraint in users.constraints:
+        gone = at.going_columns & set(constraint.included)
+        if gone and not at.going_columns & set(constraint.columns):
+            again = f"ADD CONSTRAINT {quoted(constraint.name)} {_INCLUDED.sub('', constraint.definition, count=1)}"
+            change = f"ALTER TABLE {users.sql} DROP CONSTRAINT {quoted(constraint.name)}, {again};"
+            resting = _resting(at, users, {*constraint.columns, *constraint.included})
+            yield _includes(users, constraint.name, gone, resting, change)
+    for index in users.indexes:
+        gone = at.going_columns & set(index.columns)
+        resting = _resting(at, users, set(index.columns)) if index.unique else []
+        if gone and resting and not any(gone & set(key.target_columns) for key in resting):
+            again = _INCLUDED.sub("", index.definition, count=1)
+            change = f"DROP INDEX {quoted(users.schema, index.name)};\n{again};"
+            yield _includes(users, index.name, gone, resting, change)
+
+
+_INCLUDED = re.compile(r""" INCLUDE \((?:[^"()]|"(?:[^"]|"")*")*\)""")
+
+
+def _resting(at: Situation, users: Table, columns: set[str]) -> list[ForeignKey]:
+    """Return the foreign keys that rest on an index of users over these columns, those included too."""
+    return [key for key in at.snapshot.keys_to(users.key) if not key.inherited and set(key.rests_on) == columns]
+
+
+def _includes(users: Table, name: str, gone: Iterable[str], resting: list[ForeignKey], change: str) -> Finding:
+    drops = [f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)};" for key in resting]
+    again = [f"ALTER TABLE {quoted(*key.table)} ADD CONSTRAINT {quoted(key.name)} {key.definition};" for key in resting]
+    rests = ", ".join(f"{key.name} on {quoted(*key.table)}" for key in resting)
+    return Finding(
+        "index-includes-column",
+        "refuse",
+        f"{users.sql} {name}",
+        f"The unique index {name} on users includes {', '.join(sorted(gone))}, which goes, and would go with it"
+        + (f"; on it rests {rests}." if rests else "."),
+        "\n".join([*drops, change, *again]),
+    )
 
 
 def foreign_keys_of_going_columns(at: Situation) -> Iterator[Finding]:
@@ -80,12 +123,12 @@ def foreign_keys_to_email(at: Situation) -> Iterator[Finding]:
                 f"{quoted(*key.table)} ({', '.join(key.columns)})",
                 f"{key.name} on {quoted(*key.table)} refers to users ({quoted(email)}) without ON UPDATE CASCADE; when "
                 "a user's address changes at the provider, the database would refuse it.",
-                f"{_by_its_owner(at, key)}ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}, "
+                f"{by_its_owner(at, key)}ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}, "
                 f"ADD CONSTRAINT {quoted(key.name)} {_following(key.definition)};",
             )
 
 
-def _by_its_owner(at: Situation, key: ForeignKey) -> str:
+def by_its_owner(at: Situation, key: ForeignKey) -> str:
     """Return who must alter the table, as a comment before the SQL, where that is not the role that looked."""
     table = at.snapshot.table(*key.table)
     return f"-- as {table.owner}, to which the table belongs:\n" if table is not None and not table.owned else ""

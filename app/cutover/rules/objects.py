@@ -9,7 +9,9 @@ from app.cutover.catalog import Constraint, Dependent, Function, Index, Table, q
 from app.cutover.findings import Finding, Situation
 from app.cutover.flags import flag
 from app.cutover.layout import is_beside
-from app.cutover.release import held, named, removals
+from app.cutover.release import named, removals
+from app.cutover.rules.by_hand import by_hand
+from app.cutover.rules.keys import indexes_that_include_going_columns
 
 
 def dependents(at: Situation) -> Iterator[Finding]:
@@ -83,29 +85,15 @@ def _removal(at: Situation, found: Dependent) -> str:
     """Return what takes the object out of the way and no row of the app's with it; what depends on it goes before."""
     ways = removals(at.objects, [found])
     if not ways:
-        return _by_hand(at, found)
+        return by_hand(at.objects, found)
     others = [way.identity for way in ways if (way.kind, way.identity) != (found.kind, found.identity)]
     along = f", and those of {', '.join(others)}, which depend on it" if others else ""
     kept = "\n".join(f"-- {line}" for way in reversed(ways) for sql in way.restore for line in f"{sql};".splitlines())
     drops = "\n".join(f"{sql};" for way in ways for sql in way.drop)
     return (
         f"{flag('release', found.identity)}\n-- keeps its definition{along} for undo. Or take it out by hand:\n"
-        f"{drops}\n"
-        f"-- and make it anew without what goes; it is now:\n{kept}"
+        f"{drops}" + (f"\n-- and make it anew without what goes; it is now:\n{kept}" if kept else "")
     )
-
-
-def _by_hand(at: Situation, found: Dependent) -> str:
-    """Return what to do about an object that cannot be taken out and put back by itself."""
-    if found.kind == "table column" and found.owner is not None and found.name is not None:
-        column = quoted(found.name)
-        return f"ALTER TABLE {quoted(*found.owner)} ALTER COLUMN {column} TYPE jsonb USING to_jsonb({column});"
-    lines = []
-    for each in held(at.objects, [found]):
-        site = at.snapshot.table(*each.owner) if each.owner else None
-        others = f"; as {site.owner}, to which it belongs" if site is not None and not site.owned else ""
-        lines.append(f"-- change by hand, so that nothing depends on it any more: {each.kind} {each.identity}{others}")
-    return "\n".join(lines)
 
 
 def sequences_of_going_columns(at: Situation) -> Iterator[Finding]:
@@ -299,6 +287,7 @@ def constraints_over_going_columns(at: Situation) -> Iterator[Finding]:
     users = at.layout.users
     if users is None:
         return
+    yield from indexes_that_include_going_columns(at)
     for constraint in users.constraints:
         gone, stay = _divided(constraint.columns, at)
         if gone and stay:
@@ -347,8 +336,7 @@ def publications(at: Situation) -> Iterator[Finding]:
                 table.sql,
                 f"{table.sql}, which goes, is part of the publication {publication}; its subscribers would stop "
                 "hearing of it without notice.",
-                f"ALTER PUBLICATION {quoted(publication)} DROP TABLE {table.sql};\n"
-                f"-- or, so that undo restores it:\n{flag('release', member)}",
+                _leaving(table, publication, member),
             )
     broad: dict[str, list[str]] = {}
     for table in at.layout.going:
@@ -363,3 +351,12 @@ def publications(at: Situation) -> Iterator[Finding]:
             "subscribers hear no more of these.",
             "-- drop those tables at the subscribers, or leave them there as they are",
         )
+
+
+def _leaving(table: Table, publication: str, member: str) -> str:
+    """Return what takes a table out of a publication; undo can put it back where the publication is the role's own."""
+    leaving = f"ALTER PUBLICATION {quoted(publication)} DROP TABLE {table.sql};"
+    for each in table.memberships:
+        if each.name == publication and not each.owned:
+            return f"-- as {each.owner}, to which the publication belongs:\n{leaving}"
+    return f"{leaving}\n-- or, so that undo restores it:\n{flag('release', member)}"

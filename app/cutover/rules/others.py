@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from app.cutover.catalog import literal, quoted
 from app.cutover.findings import Finding, Situation
+from app.cutover.rehearsal import EVENT_TRIGGER
 from app.cutover.surroundings import Contact
 
 _READ_ONLY = "default_transaction_read_only"
@@ -54,8 +56,8 @@ def of_contact(contact: Contact, database: str) -> Iterator[Finding]:
             "DATABASE_URL",
             f"The connection was announced as process {contact.announced_pid}, and process {contact.pid} answers: a "
             "connection pooler or a proxy stands between. Through a pooler a lock does not stay with who took it.",
-            f"Give DATABASE_URL the direct address of the server, which says of itself: {contact.address}\n"
-            "-- or, if what stands between gives every connection a server process of its own: "
+            f"-- Give DATABASE_URL the direct address of the server, which says of itself: {contact.address}\n"
+            "-- or, if what stands between gives every connection a server process of its own:\n"
             "--accept transaction-pooler",
         )
 
@@ -122,7 +124,7 @@ def replication_slots(at: Situation) -> Iterator[Finding]:
         behind = "" if slot.lag is None else f", {slot.lag:,} bytes behind"
         if slot.reader is not None:
             state = f"read by pid {slot.reader}"
-            remedy = "Make sure that its reader takes users without what goes, and no longer asks for what is gone."
+            remedy = "-- make sure that its reader takes users without what goes, and no longer asks for what is gone"
         else:
             state = "read by nobody"
             remedy = f"SELECT pg_drop_replication_slot({literal(slot.name)}); -- if nobody comes back for it"
@@ -136,17 +138,39 @@ def replication_slots(at: Situation) -> Iterator[Finding]:
         )
 
 
+_TAGS = re.compile(
+    r"(CREATE|ALTER|DROP) (SCHEMA|TABLE|TABLE AS|VIEW|MATERIALIZED VIEW|INDEX|SEQUENCE|TRIGGER|RULE|POLICY|FUNCTION|"
+    r"PROCEDURE|STATISTICS|PUBLICATION)|COMMENT|GRANT|REVOKE|REFRESH MATERIALIZED VIEW"
+)
+"""Commands that the cutover may give."""
+
+
 def event_triggers(at: Situation) -> Iterator[Finding]:
     """Functions that are called by every change of structure: they may forbid it, or make something of their own."""
+    raised = {each.identity: each.words for each in at.complaints if each.kind == EVENT_TRIGGER}
     for trigger in at.census.surroundings.event_triggers:
+        commands = f" of {', '.join(trigger.tags)}" if trigger.tags else ""
+        called = f"The event trigger {trigger.name} calls {trigger.function} at {trigger.event}{commands}"
+        whose = "" if trigger.owned else f"-- as {trigger.owner}, to which it belongs, or a superuser:\n"
+        disabled = f"{whose}ALTER EVENT TRIGGER {quoted(trigger.name)} DISABLE;"
+        enabled = f"-- ALTER EVENT TRIGGER {quoted(trigger.name)} ENABLE{' ALWAYS' if trigger.always else ''};"
+        if trigger.name in raised:
+            yield Finding(
+                "event-trigger",
+                "refuse",
+                trigger.name,
+                f"{called}, which forbids what the cutover does: {raised[trigger.name]}.",
+                f"{disabled}\n-- and afterwards:\n{enabled}",
+            )
+            continue
+        concerned = not trigger.tags or any(_TAGS.fullmatch(tag) for tag in trigger.tags)
         yield Finding(
             "event-trigger",
-            "info",
+            "warn" if concerned else "info",
             trigger.name,
-            f"The event trigger {trigger.name} calls {trigger.function} at {trigger.event}, for what the cutover does "
-            "too; where it raises an error, the step is rolled back.",
-            f"ALTER EVENT TRIGGER {quoted(trigger.name)} DISABLE;\n-- if it is in the way; and afterwards:\n"
-            f"-- ALTER EVENT TRIGGER {quoted(trigger.name)} ENABLE;",
+            f"{called}, {'for what the cutover does too' if concerned else 'which the cutover does not use'}; where it "
+            "raises an error, the revision is rolled back.",
+            f"{disabled}\n-- if it is in the way; and afterwards:\n{enabled}",
         )
 
 

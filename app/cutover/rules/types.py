@@ -7,10 +7,14 @@ from collections.abc import Iterator
 
 from app.cutover import estimate
 from app.cutover.catalog import Column, Table, quoted
+from app.cutover.changes import Retype, children
 from app.cutover.findings import Finding, Situation
 from app.cutover.flags import flag
 from app.cutover.layout import is_beside
+from app.cutover.rehearsal import EVENT_TRIGGER
 from app.cutover.release import named, removals
+from app.cutover.rules.by_hand import by_hand
+from app.cutover.rules.keys import by_its_owner
 from app.cutover.rules.users import is_unique
 from app.cutover.shapes import stand_in
 from app.cutover.signatures import USERS, normalised
@@ -82,20 +86,45 @@ def ids_are_rewritten(at: Situation) -> Iterator[Finding]:
 
 
 def partition_keys(at: Situation) -> Iterator[Finding]:
-    """PostgreSQL changes no type of a column that decides a row's partition."""
-    for each in at.changes.retypes if at.changes else ():
-        if each.column.name in each.table.partition_key:
-            name = quoted(each.column.name)
-            yield Finding(
-                "partition-key",
-                "refuse",
-                each.table.sql,
-                f"{each.table.sql} is partitioned by {name}, which refers to users and must become {each.type}; "
-                "PostgreSQL does not change the type of a partition key.",
-                f"CREATE TABLE {quoted(each.table.schema, each.table.name + '_new')} (LIKE {each.table.sql} INCLUDING "
-                f"ALL) PARTITION BY {each.table.partition_by};\n"
-                f"-- with {name} as {each.type}, its partitions, and the rows copied; then rename the two",
-            )
+    """PostgreSQL changes no type of a column that decides a row's partition, in the whole or in a part."""
+    changes = at.changes
+    changing = {
+        (table.key, each.column.name) for each in (changes.retypes if changes else ()) for table in _whole(at, each)
+    }
+    if changes is not None:
+        changing |= {(changes.users.key, column.name) for column in changes.fields.values()}
+    for each in changes.retypes if changes else ():
+        tables = _whole(at, each)
+        divided = next((table for table in tables if each.column.name in table.partition_key), None)
+        if divided is None:
+            continue
+        name = quoted(each.column.name)
+        leading = [
+            key
+            for key in at.snapshot.keys_from(*(table.key for table in tables))
+            for own, there in zip(key.columns, key.target_columns, strict=True)
+            if not key.inherited and own == each.column.name and (key.target, there) in changing
+        ]
+        drops = (
+            f"{by_its_owner(at, key)}ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)};\n"
+            for key in leading
+        )
+        again = "\n".join(f"-- {quoted(*key.table)}: {key.definition}" for key in leading)
+        yield Finding(
+            "partition-key",
+            "refuse",
+            divided.sql,
+            f"{divided.sql} is partitioned by {name}, which refers to users and must become {each.type}; "
+            "PostgreSQL does not change the type of a partition key.",
+            f"{''.join(drops)}-- the table is then left as it is. {name} stays {each.column.type}, into which ids of "
+            f"users who come later may not fit.\n-- When you have made it anew with {name} as {each.type}, after "
+            f"retire, add again what was\n{again}",
+        )
+
+
+def _whole(at: Situation, retype: Retype) -> tuple[Table, ...]:
+    """Return the table of which a column changes its type, with its partitions and what inherits from it."""
+    return retype.table, *children(at.snapshot, retype.table)
 
 
 def typed_tables(at: Situation) -> Iterator[Finding]:
@@ -143,7 +172,7 @@ def objects_over_new_types(at: Situation) -> Iterator[Finding]:
                 "refuse",
                 found.identity,
                 f"The {found.kind} {found.identity} depends on {what}, which changes its type.",
-                f"-- take the {found.kind} out of the way, and make it again afterwards",
+                by_hand(at.objects, found),
             )
     changed = {(each.table.key, each.column.name) for each in changes.retypes}
     tables = {each.table.key for each in changes.retypes}
@@ -169,6 +198,8 @@ def objects_over_new_types(at: Situation) -> Iterator[Finding]:
 def what_does_not_follow(at: Situation) -> Iterator[Finding]:
     """What was rehearsed over the new types and could not be made again."""
     for found in at.complaints:
+        if found.kind == EVENT_TRIGGER:
+            continue
         removal = flag("release", found.identity) if found.drop is None else f"{found.drop};"
         yield Finding(
             "does-not-follow",
@@ -243,9 +274,16 @@ def ids_without_key(at: Situation) -> Iterator[Finding]:
                     f"{table.sql}.{quoted(column.name)}",
                     f"{table.sql}.{quoted(column.name)} is {column.type} and seems to hold ids of users, but no "
                     "foreign key says so: it stays as it is, and no longer compares with users.id, which becomes text.",
-                    f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(column.name)} TYPE "
-                    f"{column.type.replace(type_, 'text')};  -- after retire",
+                    _as_text(at, table, column, column.type.replace(type_, "text")),
                 )
+
+
+def _as_text(at: Situation, table: Table, column: Column, type_: str) -> str:
+    """Return what makes ids comparable that no foreign key takes along."""
+    name = quoted(column.name)
+    if any(column.name in each.partition_key for each in (table, *children(at.snapshot, table))):
+        return f"-- compare {name}::{type_}; it is a partition key, of which PostgreSQL does not change the type"
+    return f"ALTER TABLE {table.sql} ALTER COLUMN {name} TYPE {type_};  -- after retire"
 
 
 _OF_USERS = re.compile(

@@ -148,13 +148,13 @@ def columns_by_name(at: Situation) -> Iterator[Finding]:
 
 def colliding_emails(at: Situation) -> Iterator[Finding]:
     if at.census.colliding_emails:
-        email = quoted(at.layout.fields["email"].name)
+        email, id_column = (quoted(at.layout.fields[name].name) for name in ("email", "id"))
         yield Finding(
             "email-case",
             "warn",
             "users.email",
             f"{at.census.colliding_emails:,} addresses are held by several users whose spelling differs in case only; "
             "a provider that lower-cases addresses knows one of them.",
-            f"SELECT lower({email}), array_agg(id) FROM {at.layout.users.sql if at.layout.users else 'users'} "
+            f"SELECT lower({email}), array_agg({id_column}) FROM {at.layout.users.sql if at.layout.users else 'users'} "
             "GROUP BY 1 HAVING count(*) > 1;",
         )

@@ -107,12 +107,13 @@ def infinite_timestamps(at: Situation) -> Iterator[Finding]:
 def soft_deleted(at: Situation) -> Iterator[Finding]:
     if count := at.census.values.soft_deleted:
         subject, table, column = _named(at.layout, "deleted_at")
+        id_column = quoted(at.layout.fields["id"].name)
         yield Finding(
             "soft-deleted",
             "info",
             subject,
             f"{count:,} users are deleted here ({subject} is set) and stay so: the server refuses their tokens.",
-            f"Nothing to do; to let one in again: UPDATE {table} SET {column} = NULL WHERE ...;",
+            f"-- nothing to do; to let one in again: UPDATE {table} SET {column} = NULL WHERE {id_column} = ...;",
         )
 
 

@@ -1,0 +1,165 @@
+"""What stops a revision while it runs: PostgreSQL's own words, as findings and sentences for people.
+
+The promise: no statement's values and no traceback reach anybody; each says what to do next.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from sqlalchemy.exc import DBAPIError
+
+from app.cutover.catalog import JOURNAL, Snapshot
+from app.cutover.findings import Action, Finding, Options, Refused
+from app.cutover.layout import RETIRED_SCHEMA
+from app.cutover.steps import REVISIONS, Step
+
+LOCK_STATES = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
+MEANT_FOR_PEOPLE = frozenset({"09", "0A", "22", "23", "2B", "42", "54", "55", "P0"})
+"""Classes of SQLSTATE by which PostgreSQL says that a statement cannot be: the database must change, not the tool."""
+
+
+def sqlstate(error: DBAPIError) -> str | None:
+    """Return the SQLSTATE of what the server said, None where the connection broke."""
+    return getattr(error.orig, "sqlstate", None)
+
+
+_REMEDIES = {
+    "42501": "Run it as the role that ran the cutover, or as one that may do what it names.",
+    "53100": "Make room on the disk of the server that it names, then run it again.",
+    "53200": "The server needs more memory; then run it again.",
+    "53300": "The cutover needs two connections at once: end others, or raise the limit, then run it again.",
+    "57014": "Somebody cancelled it, or it took longer than its statement_timeout; run it again.",
+}
+"""What to do about what the server cannot give, by SQLSTATE."""
+
+
+def said(error: DBAPIError) -> str:
+    """Return what the server said, in one sentence, without the statement and its values, and what to do."""
+    reason = str(error.orig.__cause__ or error.orig).splitlines() if error.orig else []
+    state = sqlstate(error) or "none"
+    remedy = _REMEDIES.get(state, "Run shadow plan to see where the database stands.")
+    return (
+        f"The database answered: {reason[0] if reason else 'nothing'} (SQLSTATE {state}). "
+        f"What was running is rolled back. {remedy}"
+    )
+
+
+def changed(expected: str, snapshot: Snapshot) -> Finding:
+    return Finding(
+        "database-changed",
+        "refuse",
+        snapshot.database,
+        f"The catalogue is not the one that was planned for (fingerprint {expected}, now {snapshot.fingerprint}).",
+        "shadow plan",
+    )
+
+
+def stopped(step: Step, error: DBAPIError, *, undoing: bool = False) -> Finding:
+    """Say what PostgreSQL has against a step; the transaction is rolled back."""
+    cause = error.orig.__cause__ if error.orig else None
+    more = [part for name in ("detail", "hint") if (part := getattr(cause, name, None))]
+    reason = _reason(error)
+    state = sqlstate(error) or ""
+    remedy = "Change what it names, or take it out of the way with --release, and run shadow plan again."
+    if undoing:
+        remedy = "Take what it names out of the way (what came since the cutover is not known to it), and undo again."
+    if state.startswith("P0"):  # raised by a function of the app's
+        more = [f"It was raised by {line}." for line in (getattr(cause, "context", None) or "").splitlines()[:1]]
+        remedy = (
+            "SELECT evtname, evtevent, evtfoid::regproc FROM pg_event_trigger WHERE evtenabled <> 'D';\n"
+            "-- shows which may have called it; for the cutover: ALTER EVENT TRIGGER its_name DISABLE;"
+        )
+    return Finding(
+        "statement-refused",
+        "refuse",
+        step.on[0] if step.on else step.title,
+        f"PostgreSQL does not let this be done: {step.title}. It says: {reason} (SQLSTATE {state})."
+        + "".join(f" {part}" for part in more if state not in ("23505", "23503", "22P02") and "CASCADE" not in part),
+        remedy,
+    )
+
+
+_ABSENT = frozenset({"42P01", "42703", "42704", "3F000"})  # undefined_table, _column, _object, invalid_schema_name
+
+
+def absent(refused: Refused) -> str | None:
+    """Return what PostgreSQL says is not there, where that is what stopped a statement."""
+    cause = refused.__cause__
+    if not isinstance(cause, DBAPIError) or sqlstate(cause) not in _ABSENT:
+        return None
+    return _reason(cause)
+
+
+def missing(gone: Iterable[tuple[str, str]], options: Options) -> list[Finding]:
+    """Return what undo would change and is gone, unless a person accepted that it is left out.
+
+    Args:
+        gone: what PostgreSQL said, and the statement.
+        options: what the person decided.
+    """
+    if "undo-misses-objects" in options.accept:
+        return []
+    found: dict[str, list[str]] = {}
+    for reason, statement in gone:
+        found.setdefault(reason, []).append(statement.splitlines()[0])
+    return [
+        Finding(
+            "undo-misses-objects",
+            "refuse",
+            reason,
+            f"Since the cutover, {reason}; undo has {len(statements):,} statement{'s' if len(statements) > 1 else ''} "
+            f"for it, the first: {statements[0]}",
+            "--accept undo-misses-objects\n-- leaves those out; where it only has another name now, give it back the "
+            "one it had, and undo again",
+        )
+        for reason, statements in found.items()
+    ]
+
+
+def _reason(error: DBAPIError) -> str:
+    return str((error.orig.__cause__ if error.orig else None) or error.orig).splitlines()[0]
+
+
+def no_record(action: Action) -> Finding:
+    return Finding(
+        "nothing-recorded",
+        "refuse",
+        JOURNAL,
+        f"The journal holds no record of {action}, so it is not known how to undo it.",
+        "Restore the backup.",
+    )
+
+
+def unaccounted(revision: str) -> Finding:
+    return Finding(
+        "journal-missing",
+        "refuse",
+        JOURNAL,
+        f"The database is marked as {revision}, but {JOURNAL}, which that revision would have written, is not there.",
+        "alembic stamp --purge base\n-- if no revision has run on it",
+    )
+
+
+FINAL = Finding(
+    "drop-is-final",
+    "refuse",
+    REVISIONS["drop"],
+    f"{REVISIONS['drop']} dropped the tables of {RETIRED_SCHEMA}; they cannot be made again from nothing.",
+    'pg_restore -d "$DATABASE_URL" -t THE_TABLE before-drop.dump\n-- brings back each of them from the backup; see '
+    "docs/cutover.md, After drop",
+)
+UNSEEN = Finding(
+    "identities-not-exported",
+    "refuse",
+    "--sql",
+    "Without a database it is not known whose passwords, linked providers and second factors the last revision drops.",
+    f"alembic upgrade {REVISIONS['retire']} --sql, or -x accept=identities-not-exported",
+)
+NEEDS_DATABASE = Finding(
+    "needs-database",
+    "refuse",
+    "--sql",
+    "How a revision is undone is recorded in the database it was run on; it cannot be written without one.",
+    "Run it with DATABASE_URL set and without --sql.",
+)
