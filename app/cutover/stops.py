@@ -61,9 +61,9 @@ def stopped(step: Step, error: DBAPIError, *, undoing: bool = False) -> Finding:
     more = [part for name in ("detail", "hint") if (part := getattr(cause, name, None))]
     reason = _reason(error)
     state = sqlstate(error) or ""
-    remedy = "Change what it names, or take it out of the way with --release, and run shadow plan again."
+    remedy = "-- change what it names, or take it out of the way with --release, and again:\nshadow plan"
     if undoing:
-        remedy = "Take what it names out of the way (what came since the cutover is not known to it), and undo again."
+        remedy = "-- take what it names out of the way (it came since the cutover), and again:\nshadow undo"
     if state.startswith("P0"):  # raised by a function of the app's
         more = [f"It was raised by {line}." for line in (getattr(cause, "context", None) or "").splitlines()[:1]]
         remedy = (
@@ -127,7 +127,7 @@ def no_record(action: Action) -> Finding:
         "refuse",
         JOURNAL,
         f"The journal holds no record of {action}, so it is not known how to undo it.",
-        "Restore the backup.",
+        "-- restore the backup",
     )
 
 
@@ -161,5 +161,5 @@ NEEDS_DATABASE = Finding(
     "refuse",
     "--sql",
     "How a revision is undone is recorded in the database it was run on; it cannot be written without one.",
-    "Run it with DATABASE_URL set and without --sql.",
+    "-- run it with DATABASE_URL set and without --sql",
 )

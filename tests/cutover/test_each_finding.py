@@ -451,7 +451,7 @@ class TestWhatIsRecorded:
         database.run("CREATE TABLE kept AS SELECT * FROM shadow_cutover; DELETE FROM shadow_cutover")
         stopped = undone(database)
         assert named(stopped.text, "no record of adopt")
-        assert "Restore the backup" in remedy_of(stopped, "nothing-recorded")
+        assert "restore the backup" in remedy_of(stopped, "nothing-recorded")
         database.run("INSERT INTO shadow_cutover OVERRIDING SYSTEM VALUE SELECT * FROM kept; DROP TABLE kept")
         assert undone(database).code == 0
 
