@@ -44,6 +44,7 @@ SETTINGS = (
     f"SET LOCAL statement_timeout = {STATEMENT_TIMEOUT_MS}",
     f"SET LOCAL idle_in_transaction_session_timeout = {IDLE_TIMEOUT_MS}",
     *(f"SET LOCAL {name} = '{value}'" for name, value in SESSION.items()),
+    "SET CONSTRAINTS ALL IMMEDIATE",
 )
 """What each revision's transaction begins with."""
 

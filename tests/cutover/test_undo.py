@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 
@@ -402,3 +403,25 @@ class TestWhatCannotBeUndone:
         empty.run("DELETE FROM users")
         undo(empty.url)
         assert empty.tables() == set()
+
+
+class TestDeferred:
+    """What is checked at the end of a transaction would stand in the way of what comes later in it."""
+
+    @on_the_newest_server
+    @pytest.mark.parametrize("fixture", ["number_ids", "uuid_kysely"])
+    def test_a_deferred_foreign_key_of_users_and_one_to_it(self, load: Callable[[str], Witness], fixture: str) -> None:
+        database = replace(load(fixture), users='public."user"')
+        database.run(
+            "CREATE TABLE firm (id int PRIMARY KEY); INSERT INTO firm VALUES (1);"
+            'ALTER TABLE "user" ADD firm int DEFAULT 1 REFERENCES firm DEFERRABLE INITIALLY DEFERRED;'
+            'CREATE TABLE deeds AS SELECT id AS owner FROM "user";'
+            'ALTER TABLE deeds ADD FOREIGN KEY (owner) REFERENCES "user" (id) DEFERRABLE INITIALLY DEFERRED'
+        )
+        before = database.portrait()
+        done = migrate(database.url, "retire")
+        assert done.code == 0, done.text
+        for _ in range(2):
+            back = shadow(database.url, "undo", "--yes")
+            assert back.code == 0, back.text
+        assert apart_from_names_of_partitions(database.portrait()) == apart_from_names_of_partitions(before)
