@@ -6,12 +6,12 @@ so that after an undo it is the same again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
 
 from app.cutover import release, restore
 from app.cutover.catalog import Dependent, Snapshot, Table, quoted
-from app.cutover.changes import Changes
+from app.cutover.changes import Changes, children
 from app.cutover.findings import Options
 from app.cutover.layout import is_beside
 from app.cutover.release import Removal
@@ -66,25 +66,63 @@ def parts(changes: Changes) -> Iterator[Part]:
     """
     written = {(each.table.key, each.column.name) for each in changes.retypes if each.rewrites}
     # an index over columns alone is made anew by PostgreSQL, and a foreign key may rest on it
-    yield from (part for part in all_parts(changes) if not part.plain and part.over & written)
+    yield from (part for part in _of_tables(changes) if not part.plain and part.over & written)
 
 
-def all_parts(changes: Changes) -> Iterator[Part]:
-    """Return every check, exclusion and free index over a column that gets another type."""
+def all_parts(snapshot: Snapshot, changes: Changes) -> Iterator[Part]:
+    """Return every check, exclusion and free index over a column that gets another type, whoever makes it anew."""
+    yield from _of_tables(changes)
+    for table in dict.fromkeys(retype.table for retype in changes.retypes):
+        written = {each.column.name for each in changes.retypes if each.table.key == table.key}
+        family = (table, *children(snapshot, table))
+        for each in family[_steps_aside(table) :]:
+            yield from _left_to_postgresql(each, written, {one.key: one for one in family})
+
+
+def _left_to_postgresql(
+    table: Table, written: Collection[str], family: Mapping[tuple[str, str], Table]
+) -> Iterator[Part]:
+    """Return what a table has of its own, and not from the table above."""
+    above = [family[key] for key in table.parents if key in family]
+    inherited = {one.name for each in above for one in each.constraints if " NO INHERIT" not in one.definition}
+    for part in _over(table, written, ()):
+        if part.kind != "constraint" or part.name not in inherited:
+            yield part
+
+
+def _steps_aside(table: Table) -> bool:
+    return table.kind == "r" and not table.parents
+
+
+def _of_tables(changes: Changes) -> Iterator[Part]:
     going = {column.name for column in changes.going}
     for table in dict.fromkeys(retype.table for retype in changes.retypes):
         written = {each.column.name for each in changes.retypes if each.table.key == table.key}
-        if table.kind != "r" or table.parents:
-            continue
-        lost = going if table.key == changes.users.key else set()
-        for constraint in table.constraints:
-            if constraint.kind in "cx" and written & set(constraint.columns) and not lost & set(constraint.columns):
-                drop = f"ALTER TABLE {table.sql} DROP CONSTRAINT {quoted(constraint.name)}"
-                made = tuple(restore.constraint(table, constraint))
-                over = frozenset((table.key, name) for name in constraint.columns)
-                yield Part("constraint", table, constraint.name, drop, made, over)
-        for index in table.indexes:
-            if written & set(index.columns) and not lost & set(index.columns):
-                drop = f"DROP INDEX {quoted(table.schema, index.name)}"
-                over = frozenset((table.key, name) for name in index.columns)
-                yield Part("index", table, index.name, drop, tuple(restore.index(table, index)), over, index.plain)
+        if _steps_aside(table):
+            yield from _over(table, written, going if table.key == changes.users.key else ())
+
+
+def _over(table: Table, written: Collection[str], lost: Collection[str]) -> Iterator[Part]:
+    """Return what is over some columns of a table and not over others."""
+    for constraint in table.constraints:
+        columns = set(constraint.columns)
+        if (
+            constraint.kind in "cx"
+            and constraint.part_of is None
+            and columns & set(written)
+            and not columns & set(lost)
+        ):
+            drop = f"ALTER TABLE {table.sql} DROP CONSTRAINT {quoted(constraint.name)}"
+            made = tuple(restore.constraint(table, constraint))
+            over = frozenset((table.key, name) for name in constraint.columns)
+            yield Part("constraint", table, constraint.name, drop, made, over)
+    for index in table.indexes:
+        columns = set(index.columns)
+        if index.part_of is None and columns & set(written) and not columns & set(lost):
+            drop = f"DROP INDEX {quoted(table.schema, index.name)}"
+            # that of the whole makes those of its parts
+            whole = replace(
+                index, definition=index.definition.replace(f" ON ONLY {table.sql} ", f" ON {table.sql} ", 1)
+            )
+            over = frozenset((table.key, name) for name in index.columns)
+            yield Part("index", table, index.name, drop, tuple(restore.index(table, whole)), over, index.plain)

@@ -12,6 +12,7 @@ from app.cutover import restore
 from app.cutover.catalog import Snapshot, Table, literal, quoted
 from app.cutover.changes import Changes
 from app.cutover.layout import BESIDE_COMMENT
+from app.cutover.names import with_suffix
 from app.cutover.signatures import ADDED_COLUMNS, TARGET_COLUMNS, USERS
 
 
@@ -24,7 +25,7 @@ def schema_of(changes: Changes) -> str:
 
 def beside_schema(schema: str) -> str:
     """Return the schema that the server looks into before `schema`, if it is there."""
-    return f"{schema}_shadow"
+    return with_suffix(schema, "_shadow", (schema,))
 
 
 def creation(snapshot: Snapshot, changes: Changes) -> Iterator[str]:

@@ -89,6 +89,8 @@ class Snapshot:
     creating_owners: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     """Owners of tables and the schemas in which they may create."""
     schema_comments: tuple[tuple[str, str], ...] = ()
+    types: tuple[tuple[str, str, str], ...] = field(default=(), compare=False)
+    """Those that are no relation's: TYPE or DOMAIN, schema, name."""
 
     def table(self, schema: str, name: str) -> Table | None:
         return next((table for table in self.tables if table.key == (schema, name)), None)
@@ -244,12 +246,13 @@ def _tuple(values: list[Any]) -> tuple[Any, ...]:
 
 
 def _constraint(row: dict[str, Any]) -> Constraint:
-    kept = ("name", "kind", "columns", "definition", "comment", "tablespace", "options", "index_comment", "included")
+    of_index = ("tablespace", "options", "index_comment", "included", "part_of")
+    kept = ("name", "kind", "columns", "definition", "comment", *of_index)
     return Constraint(**_frozen({name: row[name] for name in kept}))
 
 
 def _foreign_key(names: dict[int, tuple[str, str]], oid: int, row: dict[str, Any]) -> ForeignKey:
-    of_index = ("kind", "tablespace", "options", "index_comment", "included")
+    of_index = ("kind", "tablespace", "options", "index_comment", "included", "part_of")
     row = {name: value for name, value in row.items() if name not in of_index}
     row["target"] = names[row["target"]]
     return ForeignKey(table=names[oid], **_frozen(row))

@@ -69,6 +69,8 @@ class Census:
     values: Values = field(default_factory=Values)
     dead_limits: int = 0
     """Rows of rate_limit that count the requests of sessions."""
+    held_limits: Mapping[tuple[tuple[str, str], str], int] = field(default_factory=dict)
+    """Of each foreign key of a table that stays, by table and name: rows that refer to one of those."""
     language_lacks: str | None = None
     """The SQL that gives the role the language in which triggers are silenced; None where it has it."""
     retired_members: tuple[strangers.Member, ...] = ()
@@ -120,6 +122,7 @@ def take(connection: Connection, snapshot: Snapshot, layout: Layout) -> Census:
         },
         values=_values(connection, layout),
         dead_limits=_dead_limits(connection, layout.role("rate_limits")),
+        held_limits=dict(_held_limits(connection, snapshot, layout)),
         language_lacks=hush.language_lacks(connection),
         retired_members=strangers.members(connection),
     )
@@ -222,7 +225,30 @@ def _dead_limits(connection: Connection, limits: Role | None) -> int:
     key = limits.spelled("key") if limits else None
     if limits is None or key is None:
         return 0
-    return _scalar(connection, f"SELECT count(*) FROM {limits.table.sql} WHERE {key} LIKE {literal(changes.DEAD_ROWS)}")
+    rows = limits.table.sql if limits.table.kind == "p" else f"ONLY {limits.table.sql}"
+    return _scalar(connection, f"SELECT count(*) FROM {rows} WHERE {key} LIKE {literal(changes.DEAD_ROWS)}")
+
+
+def _held_limits(
+    connection: Connection, snapshot: Snapshot, layout: Layout
+) -> Iterator[tuple[tuple[tuple[str, str], str], int]]:
+    limits = layout.role("rate_limits")
+    if limits is None or (own := limits.spelled("key")) is None:
+        return
+    going = {table.key for table in layout.going}
+    for key in snapshot.keys_to(limits.table.key):
+        table = snapshot.table(*key.table)
+        if table is None or not snapshot.sees(table) or key.table in going or key.inherited or not key.enforced:
+            continue
+        pairs = zip(key.columns, key.target_columns, strict=True)
+        same = " AND ".join(f"t.{quoted(target)} = r.{quoted(column)}" for column, target in pairs)
+        count = _scalar(
+            connection,
+            f"SELECT count(*) FROM {snapshot.rows_of(key)} r JOIN {limits.table.sql} t ON {same} "
+            f"WHERE t.{own} LIKE {literal(changes.DEAD_ROWS)}",
+        )
+        if count:
+            yield (key.table, key.name), count
 
 
 def _collisions(connection: Connection, layout: Layout) -> int:

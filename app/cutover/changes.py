@@ -13,6 +13,7 @@ from functools import cached_property
 from app.cutover import shapes
 from app.cutover.catalog import Column, Dependent, ForeignKey, Snapshot, Table, quoted
 from app.cutover.layout import KEPT_COLUMNS, Layout, without_beside
+from app.cutover.names import with_suffix
 from app.cutover.objects import Sequence
 from app.cutover.signatures import TARGET_COLUMNS, USERS
 
@@ -61,8 +62,8 @@ class Fill:
 
     @property
     def mark(self) -> str:
-        """The column of KEPT_COLUMNS that says where there was nothing."""
-        return f"{self.column.name}_was_null"
+        """The column of KEPT_COLUMNS with what was filled in; null where there was something."""
+        return f"{self.column.name}_filled"
 
 
 @dataclass(frozen=True)
@@ -191,7 +192,7 @@ def of(snapshot: Snapshot, layout: Layout) -> Changes | None:
 def _moves(snapshot: Snapshot, layout: Layout) -> Iterable[Move]:
     names: set[str] = {KEPT_COLUMNS, RATE_LIMIT_ROWS}
     for table in with_partitions(snapshot, layout.going):
-        name = table.name if table.name not in names else f"{table.schema}_{table.name}"
+        name = table.name if table.name not in names else with_suffix(f"{table.schema}_{table.name}", "", names)
         names.add(name)
         yield Move(table, name)
 
@@ -360,7 +361,7 @@ def _stores_rows(snapshot: Snapshot, found: Dependent, changed: set[Key]) -> boo
     return found.table in changed and view is not None and any(each.type in of_rows for each in view.columns)
 
 
-_FOLLOWING = frozenset({"statistics object", "table constraint", "index", "table"})
+_FOLLOWING = frozenset({"table constraint", "index", "table"})
 """What PostgreSQL makes anew by itself when a column's type changes."""
 
 

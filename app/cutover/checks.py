@@ -11,7 +11,20 @@ from dataclasses import replace
 from sqlalchemy import Connection
 
 from app.cutover.findings import OVERRULABLE, Action, Finding, Level, Options, Situation
-from app.cutover.rules import around, keys, language, objects, others, strangers, types, users, values
+from app.cutover.rules import (
+    around,
+    fills,
+    in_use,
+    keys,
+    language,
+    names,
+    objects,
+    others,
+    strangers,
+    types,
+    users,
+    values,
+)
 from app.cutover.surroundings import make_contact
 
 Rule = Callable[[Situation], Iterator[Finding]]
@@ -43,6 +56,7 @@ RULES: dict[Action, tuple[Rule, ...]] = {
         keys.foreign_keys_that_ignore_case,
         users.colliding_emails,
         keys.unvalidated_foreign_keys,
+        names.name_of_users,
         objects.published_without_identity,
         *OTHERS,
         *VALUES,
@@ -68,6 +82,10 @@ RULES: dict[Action, tuple[Rule, ...]] = {
         objects.sequences_of_going_columns,
         objects.replica_identity,
         objects.names_collide,
+        names.name_of_users,
+        names.sequences_collide,
+        names.not_null_names,
+        in_use.sequence_of_ids,
         objects.functions,
         objects.constraints_over_going_columns,
         objects.publications,
@@ -76,6 +94,7 @@ RULES: dict[Action, tuple[Rule, ...]] = {
         *OTHERS,
         *VALUES,
         values.rate_limits,
+        fills.values_not_taken,
         around.identities("warn"),
         around.live_sessions,
         around.backup,
@@ -84,6 +103,8 @@ RULES: dict[Action, tuple[Rule, ...]] = {
         around.privileges,
         around.left_over,
         strangers.in_retired_schema,
+        in_use.kept_tables,
+        in_use.sequence_of_ids,
         *OTHERS,
         keys.foreign_keys_into_going_tables,
         objects.dependents,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from app.cutover import journal, release, restore
-from app.cutover.catalog import Column, Snapshot, literal, quoted
+from app.cutover.catalog import JOURNAL, Column, Snapshot, literal, quoted
 from app.cutover.changes import Changes
 from app.cutover.hush import hushed
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, retired_comment
@@ -58,7 +58,10 @@ def _id(changes: Changes) -> str:
 def _copied(changes: Changes) -> dict[str, str]:
     """Return the columns of KEPT_COLUMNS and what is in them, as SQL; none where nothing needs keeping."""
     columns = {quoted(column.name): quoted(column.name) for column in changes.going}
-    columns |= {quoted(fill.mark): f"{quoted(fill.column.name)} IS NULL" for fill in changes.fills}
+    for fill in changes.fills:
+        own, type_ = quoted(fill.column.name), fill.column.plain_type or fill.column.type
+        # as the column will hold it, of its type and precision; now() is one moment in the whole transaction
+        columns[quoted(fill.mark)] = f"CASE WHEN {own} IS NULL THEN ({fill.value})::{type_} END"
     return {_id(changes): _id(changes), **columns} if columns else {}
 
 
@@ -94,7 +97,8 @@ def fill(changes: Changes) -> Iterator[Step]:
     missing = " OR ".join(f"{quoted(fill.column.name)} IS NULL" for fill in changes.fills)
     emptied = tuple(
         f"UPDATE {users} u SET {quoted(fill.column.name)} = NULL FROM {kept} k WHERE k.{key} = u.{key} "
-        f"AND k.{quoted(fill.mark)}"
+        # what the provider brought since stays
+        f"AND u.{quoted(fill.column.name)} = k.{quoted(fill.mark)}"
         for fill in changes.fills
     )
     yield Step(
@@ -103,7 +107,7 @@ def fill(changes: Changes) -> Iterator[Step]:
         "SHARE",
         (users,),
         undo=(quiet, *emptied, loud),
-        undone="it is null again",
+        undone="what still has that value is null again",
         rows=max(changes.users.rows, 0),
     )
 
@@ -123,19 +127,24 @@ def ids_from_elsewhere(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
     users, column, sequence = changes.users, changes.fields["id"], changes.sequence
     change = f"ALTER TABLE {users.sql} ALTER COLUMN {quoted(column.name)}"
     if sequence is not None and not is_kept(sequence):
-        sql, undo = [f"{change} DROP IDENTITY"], list(_restore_identity(snapshot, changes, sequence))
+        sql = [*_where_it_stands(changes, sequence), f"{change} DROP IDENTITY"]
+        undo = list(_restore_identity(snapshot, changes, sequence))
     elif column.default is not None:
         sql, undo = [f"{change} DROP DEFAULT"], [f"{change} SET DEFAULT {column.default}"]
         if sequence is not None:
             own, kept = quoted(sequence.schema, sequence.name), quoted(RETIRED_SCHEMA, sequence.name)
-            sql += [f"ALTER SEQUENCE {own} OWNED BY NONE", f"ALTER SEQUENCE {own} SET SCHEMA {RETIRED_SCHEMA}"]
+            sql += [
+                *_where_it_stands(changes, sequence),
+                f"ALTER SEQUENCE {own} OWNED BY NONE",
+                f"ALTER SEQUENCE {own} SET SCHEMA {RETIRED_SCHEMA}",
+            ]
             undo[:0] = [
                 f"ALTER SEQUENCE {kept} SET SCHEMA {quoted(sequence.schema)}",
                 f"ALTER SEQUENCE {own} OWNED BY {users.sql}.{quoted(column.name)}",
-                # ids that came from elsewhere must not come once more
-                f"SELECT setval({literal(own)}, max({quoted(column.name)})) FROM {users.sql} "
-                f"HAVING max({quoted(column.name)}) > (SELECT last_value FROM {own})",
             ]
+            if sequence.last_value is not None:
+                moved = f"{own} s, {_furthest(changes, sequence)}"
+                undo.insert(2, f"SELECT setval({literal(own)}, furthest) FROM {moved} WHERE furthest IS NOT NULL")
     else:
         return
     yield Step(
@@ -145,6 +154,58 @@ def ids_from_elsewhere(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
         (users.sql,),
         undo=tuple(undo),
         undone="the default is set again",
+    )
+
+
+def _journal(changes: Changes) -> str:
+    return quoted(changes.schema, JOURNAL)
+
+
+def _where_it_stands(changes: Changes, sequence: Sequence) -> Iterator[str]:
+    """Yield what records where a sequence stands, now that nobody moves it, and which ids it has yet to come to."""
+    if sequence.last_value is None:
+        return  # the role may not read it
+    yield (
+        # a sequence can be joined to no UPDATE: it would be locked with the row
+        f"UPDATE {_journal(changes)} SET before = before || jsonb_build_object('sequence', (SELECT jsonb_build_object("
+        "'last_value', s.last_value, 'is_called', s.is_called, 'ahead', (SELECT coalesce(jsonb_agg(u.id), '[]') "
+        f"FROM {_ahead(changes, sequence)})) FROM {sequence.sql} s)) "
+        f"WHERE id = (SELECT max(id) FROM {_journal(changes)} WHERE action = 'retire')"
+    )
+
+
+def _stood(changes: Changes) -> str:
+    """Return what `_where_it_stands` recorded, as SQL for a FROM clause."""
+    return (
+        f"(SELECT before->'sequence' FROM {_journal(changes)} WHERE action = 'retire' ORDER BY id DESC LIMIT 1) "
+        "j (stood)"
+    )
+
+
+def _ahead(changes: Changes, sequence: Sequence) -> str:
+    """Return the ids that a sequence `s` would make once more, as SQL for a FROM clause: in its direction and bounds.
+
+    Ids may be texts, of which none but whole numbers are what a sequence makes.
+    """
+    number = f"CASE WHEN {_id(changes)}::text ~ '^(0|-?[1-9][0-9]{{0,18}})$' THEN {_id(changes)}::text::numeric END"
+    way = "" if sequence.increment > 0 else "-"
+    return (
+        f"(SELECT {number} FROM {changes.users.sql}) u (id) WHERE u.id BETWEEN {sequence.min} AND {sequence.max} "
+        f"AND (u.id - s.last_value) % {abs(sequence.increment)} = 0 "
+        f"AND {way}(u.id - s.last_value) >= CASE WHEN s.is_called THEN 1 ELSE 0 END"
+    )
+
+
+def _furthest(changes: Changes, sequence: Sequence) -> str:
+    """Return the last id that came from elsewhere and that a sequence `s` would make once more, for a FROM clause.
+
+    What was ahead of it before is none of ours: it stays where it stood.
+    """
+    last = "max" if sequence.increment > 0 else "min"
+    return (
+        f"LATERAL (SELECT {last}(id)::bigint FROM (SELECT u.id FROM {_ahead(changes, sequence)}) a "
+        f"WHERE id NOT IN (SELECT each::numeric FROM {_stood(changes)}, jsonb_array_elements_text(stood->'ahead') each)"
+        ") f (furthest)"
     )
 
 
@@ -160,10 +221,10 @@ def _restore_identity(snapshot: Snapshot, changes: Changes, sequence: Sequence) 
         f"CACHE {sequence.cache}{cycle})"
     )
     if sequence.last_value is not None:
-        called, last = "true" if sequence.is_called else "false", sequence.last_value
         yield (
-            f"SELECT setval({literal(name)}, greatest({last}, max({own})), {called} OR coalesce(max({own}) >= {last}, "
-            f"false)) FROM {users.sql}"
+            f"SELECT setval({literal(name)}, coalesce(furthest, s.last_value), s.is_called OR furthest IS NOT NULL) "
+            f"FROM (SELECT (stood->>'last_value')::bigint, (stood->>'is_called')::boolean FROM {_stood(changes)}) "
+            f"s (last_value, is_called), {_furthest(changes, sequence)}"
         )
     if sequence.comment is not None:
         yield f"COMMENT ON SEQUENCE {name} IS {literal(sequence.comment)}"

@@ -31,8 +31,10 @@ from app.cutover import (
     rehearsal,
     restore,
     samples,
+    standing,
     steps,
     stops,
+    surroundings,
     template,
     undo,
 )
@@ -153,7 +155,9 @@ def with_patience(
             run()
         except DBAPIError as error:
             if (stops.sqlstate(error) or "")[:2] in stops.MEANT_FOR_PEOPLE - {"55"}:
-                raise Refused([stops.stopped(Step("Alembic records how far the database is", ()), error)]) from error
+                connection.rollback()
+                step, guards = Step("Alembic records how far the database is", ()), _guards(connection)
+                raise Refused([stops.stopped(step, error, guards=guards)]) from error
             if stops.sqlstate(error) not in stops.LOCK_STATES:
                 raise
             connection.rollback()
@@ -196,6 +200,7 @@ class Cutover:
     actions: tuple[Action, ...] = ()
     expected: str | None = None
     observe: Callable[[Step, float | None], None] = field(default=_nothing)
+    _guards: tuple[str, ...] = field(default=(), init=False)
 
     def examine(self) -> None:
         """Look for what stands in the way of all that this run will do.
@@ -247,6 +252,15 @@ class Cutover:
             self._take(step)
             if step.settles:
                 self._unchanged(snapshot)
+        self._keep_standing(connection, action)
+
+    def _keep_standing(self, connection: Connection, action: Action) -> None:
+        """Record how that stands which undo will take out, before anybody can change it."""
+        recorded = undo.recorded(connection, self.schema, action) if action != "drop" else None
+        if recorded is not None and any(" DROP " in f" {statement}" for statement in recorded.undo):
+            made = standing.of(catalog.read(connection), recorded.before, recorded.undo)
+            if made:
+                self.execute(standing.keeping(self.schema, action, made))
 
     def _unchanged(self, planned: Snapshot) -> None:
         """Look whether the catalogue is still what was planned for, now that nobody can change it."""
@@ -338,6 +352,8 @@ class Cutover:
     def _begin(self) -> None:
         for setting in steps.SETTINGS:
             self.execute(setting)
+        if self.connection is not None:
+            self._guards = _guards(self.connection)
 
     def _take(self, step: Step, *, undoing: bool = False) -> None:
         self.observe(step, None)
@@ -350,7 +366,7 @@ class Cutover:
                 passing = state in stops.LOCK_STATES or (state or "")[:2] not in stops.MEANT_FOR_PEOPLE
                 if state is None or (passing and raised_by(error) is None):
                     raise
-                raise Refused([stops.stopped(step, error, undoing=undoing)]) from error
+                raise Refused([stops.stopped(step, error, undoing=undoing, guards=self._guards)]) from error
         self.observe(step, time.perf_counter() - started)
 
     @property
@@ -359,6 +375,11 @@ class Cutover:
         if self.connection is None:
             raise Refused([stops.NEEDS_DATABASE])
         return self.connection
+
+
+def _guards(connection: Connection) -> tuple[str, ...]:
+    """Return the functions of event triggers."""
+    return tuple(trigger.function for trigger in surroundings.event_triggers(connection))
 
 
 def _title(statement: str) -> str:
@@ -395,7 +416,9 @@ def survey(connection: Connection, schema: str, options: Options, actions: tuple
     except DBAPIError as error:
         if (stops.sqlstate(error) or "")[:2] not in stops.MEANT_FOR_PEOPLE:
             raise
-        raise Refused([stops.stopped(Step("the new types are tried out, in a savepoint", ()), error)]) from error
+        step = Step("the new types are tried out, in a savepoint", ())
+        guards = [trigger.function for trigger in counted.surroundings.event_triggers]
+        raise Refused([stops.stopped(step, error, guards=guards)]) from error
 
 
 def _held_to(found: Layout, adopted: undo.Recorded | None) -> Layout:

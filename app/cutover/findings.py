@@ -33,7 +33,7 @@ OVERRULABLE = frozenset(
     }
 )
 """Codes that --accept takes; the others have another remedy."""
-ACCEPTABLE = OVERRULABLE | {"undo-loses-values", "undo-misses-objects"}
+ACCEPTABLE = OVERRULABLE | {"undo-finds-changes", "undo-loses-rows", "undo-loses-values", "undo-misses-objects"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ _LOUD = "shadow.loud"
 """Run-time parameter with the SQL that restores what was silenced."""
 
 
-def hushed(table: str) -> tuple[str, str]:
+def hushed(table: str, *, alone: bool = False) -> tuple[str, str]:
     """Return what silences, and what restores, all that an UPDATE of a table would set off or run into.
 
     Nobody changes these rows: triggers and rules of the app's must not see it, and a row that violates a NOT VALID
@@ -25,7 +25,9 @@ def hushed(table: str) -> tuple[str, str]:
 
     Args:
         table: its name as SQL.
+        alone: whether only its own rows are written, so that what inherits from it keeps its triggers.
     """
+    reached = "WHERE depth = 0" if alone else ""
     # a check takes those along that only inherit it; those that have one of their own too keep it, until it is dropped
     # in its turn, and are made first, so that those above merge with them
     quiet = f"""
@@ -54,14 +56,14 @@ BEGIN
         )
         SELECT format('ALTER TABLE ONLY %s REPLICA IDENTITY FULL', member) AS quiet,
             format('ALTER TABLE ONLY %s REPLICA IDENTITY NOTHING', member) AS loud, depth
-        FROM each JOIN pg_class ON oid = member AND relreplident = 'n'
+        FROM (SELECT * FROM each {reached}) each JOIN pg_class ON oid = member AND relreplident = 'n'
         UNION ALL
         SELECT format('ALTER TABLE ONLY %s DISABLE %s %I', member, kind, name),
             format('ALTER TABLE ONLY %s ENABLE %s %s %I', member, CASE enabled WHEN 'A' THEN 'ALWAYS' END, kind, name),
             depth
         FROM (
             SELECT member, depth, 'TRIGGER', tgname, tgenabled
-            FROM each JOIN pg_trigger ON tgrelid = member AND NOT tgisinternal
+            FROM (SELECT * FROM each {reached}) each JOIN pg_trigger ON tgrelid = member AND NOT tgisinternal
             UNION ALL
             SELECT hushed, 0, 'RULE', rulename, ev_enabled FROM pg_rewrite WHERE ev_class = hushed
         ) AS one (member, depth, kind, name, enabled)

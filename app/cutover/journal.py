@@ -226,6 +226,8 @@ def facts(snapshot: Snapshot, layout: Layout, changes: Changes | None, options: 
             else [*each.table.key, each.column.name]
             for each in (changes.retypes if changes else ())
         ],
+        # of each of them, and of what it is over where that is a domain: not every value of now need be one
+        "types": [[each.column.type, shapes.plain_type(each.column)] for each in (changes.retypes if changes else ())],
         "carried": sorted({(each.kind, each.name or each.identity) for each in (changes.carried if changes else ())}),
         "index_names": [
             *([layout.schema, name] for name in (_index_names(users, gone) if users is not None else ())),

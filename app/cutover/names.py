@@ -26,10 +26,5 @@ def with_suffix(name: str, suffix: str, taken: Collection[str] = ()) -> str:
     return next(each for each in names if each not in taken)
 
 
-def fitting(name: str) -> str:
-    """Return as much of a name as PostgreSQL keeps."""
-    return _cut(name, LONGEST_NAME)
-
-
 def _cut(name: str, octets: int) -> str:
     return name.encode()[:octets].decode(errors="ignore")

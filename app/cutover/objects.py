@@ -100,6 +100,8 @@ class Constraint:
     index_comment: str | None = None
     included: tuple[str, ...] = field(default=(), compare=False)
     """Columns that its index merely includes."""
+    part_of: str | None = field(default=None, compare=False)
+    """The index of the partitioned table above that its index is a part of, as SQL."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +146,10 @@ class Index:
     tablespace: str | None = None
     extensions: tuple[str, ...] = ()
     """Names, as SQL, of those it was said to depend on."""
+    options: tuple[str, ...] = field(default=(), compare=False)
+    """`fillfactor=70`: storage parameters, which the definition has too."""
+    part_of: str | None = field(default=None, compare=False)
+    """The index of the partitioned table above that it is a part of, as SQL."""
 
 
 @dataclass(frozen=True, slots=True)

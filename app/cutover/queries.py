@@ -54,7 +54,11 @@ SELECT current_database() AS database, current_setting('server_version_num')::in
          AS default_grantees,
        ARRAY(SELECT quote_ident(r.rolname) FROM pg_roles r WHERE pg_has_role(r.oid, 'MEMBER') ORDER BY 1) AS roles,
        ARRAY(SELECT ARRAY[n.nspname::text, obj_description(n.oid, 'pg_namespace')] FROM pg_namespace n
-             WHERE {VISIBLE} AND obj_description(n.oid, 'pg_namespace') IS NOT NULL ORDER BY 1) AS schema_comments"""
+             WHERE {VISIBLE} AND obj_description(n.oid, 'pg_namespace') IS NOT NULL ORDER BY 1) AS schema_comments,
+       ARRAY(SELECT ARRAY[CASE t.typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, n.nspname::text, t.typname::text]
+             FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_class c ON c.oid = t.typrelid
+             -- the row type of a relation is the relation's, and an array gives way
+             WHERE {VISIBLE} AND coalesce(c.relkind, 'c') = 'c' AND t.typelem = 0 ORDER BY 1) AS types"""
 
 TABLES = f"""
 WITH published AS MATERIALIZED (SELECT pubname, schemaname, tablename FROM pg_publication_tables)
@@ -144,6 +148,12 @@ ORDER BY a.attrelid, a.attnum"""
 _COLUMN_NAMES = """ARRAY(SELECT a.attname::text FROM unnest({numbers}) WITH ORDINALITY u(n, i)
       JOIN pg_attribute a ON a.attrelid = {table} AND a.attnum = u.n ORDER BY u.i)"""
 
+
+def _part_of(index: str) -> str:
+    """Return SQL for the index, as SQL, that an index of a partition is a part of."""
+    return f"(SELECT h.inhparent::regclass::text FROM pg_inherits h WHERE h.inhrelid = {index})"
+
+
 CONSTRAINTS = f"""
 SELECT k.conrelid::int8 AS oid, k.conname AS name, k.contype::text AS kind,
        {_COLUMN_NAMES.format(numbers="k.conkey", table="k.conrelid")} AS columns,
@@ -155,7 +165,8 @@ SELECT k.conrelid::int8 AS oid, k.conname AS name, k.contype::text AS kind,
        (SELECT s.spcname FROM pg_tablespace s WHERE s.oid = x.reltablespace) AS tablespace,
        coalesce(x.reloptions, '{{}}') AS options, obj_description(x.oid, 'pg_class') AS index_comment,
        {_COLUMN_NAMES.format(numbers="i.indkey::int2[]", table="i.indrelid")} AS rests_on,
-       {_COLUMN_NAMES.format(numbers="(y.indkey::int2[])[y.indnkeyatts:]", table="y.indrelid")} AS included
+       {_COLUMN_NAMES.format(numbers="(y.indkey::int2[])[y.indnkeyatts:]", table="y.indrelid")} AS included,
+       {_part_of("x.oid")} AS part_of
 FROM pg_constraint k JOIN pg_class c ON c.oid = k.conrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 LEFT JOIN pg_class x ON k.contype IN ('p', 'u', 'x') AND x.oid = k.conindid
 LEFT JOIN pg_index i ON k.contype = 'f' AND i.indexrelid = k.conindid
@@ -174,7 +185,8 @@ SELECT i.indrelid::int8 AS oid, x.relname AS name, i.indisunique AS unique, pg_g
        ARRAY(SELECT format('%s SET STATISTICS %s', a.attnum, a.attstattarget) FROM pg_attribute a
              WHERE a.attrelid = i.indexrelid AND a.attstattarget >= 0 ORDER BY a.attnum) AS statistics,
        (SELECT s.spcname FROM pg_tablespace s WHERE s.oid = x.reltablespace) AS tablespace,
-       {_extensions("pg_class", "x.oid")} AS extensions
+       {_extensions("pg_class", "x.oid")} AS extensions, coalesce(x.reloptions, '{{}}') AS options,
+       {_part_of("x.oid")} AS part_of
 FROM pg_index i JOIN pg_class x ON x.oid = i.indexrelid
 JOIN pg_class c ON c.oid = i.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
 WHERE {VISIBLE}

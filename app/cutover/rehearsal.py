@@ -19,12 +19,12 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from app.cutover import aside, surroundings
-from app.cutover.catalog import JOURNAL, Snapshot, Table, quoted
+from app.cutover import aside, filling, surroundings
+from app.cutover.catalog import JOURNAL, Column, Snapshot, Table, quoted
 from app.cutover.changes import Changes, Retype, children
 from app.cutover.findings import Action, Complaint, Options
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, without_beside
-from app.cutover.raised import raised_by
+from app.cutover.raised import mentions, raised_by
 from app.cutover.signatures import USERS
 
 EVENT_TRIGGER = "event trigger"
@@ -54,12 +54,15 @@ def rehearse(
         return ()
     if forbidden := _forbidden(connection, snapshot, changes, actions):
         return forbidden
-    if changes is None or not changes.retypes or "retire" not in actions:
+    if changes is None or "retire" not in actions:
         return ()
+    filled = tuple(filling.forbidden(connection, snapshot, changes))
+    if not changes.retypes:
+        return filled
     with connection.begin_nested() as savepoint:
         found = tuple(_complaints(connection, without_beside(snapshot), changes, options))
         savepoint.rollback()
-    return found
+    return filled + found
 
 
 def _forbidden(
@@ -93,7 +96,7 @@ def _forbidden(
         savepoint.rollback()
     if words is None:
         return ()
-    named = tuple(trigger for trigger in triggers if _mentions(context, trigger.function))
+    named = tuple(trigger for trigger in triggers if mentions(context, trigger.function))
     return tuple(Complaint(EVENT_TRIGGER, trigger.name, None, words) for trigger in named or triggers)
 
 
@@ -160,12 +163,6 @@ def _like_drop(snapshot: Snapshot) -> Iterator[_Tried]:
     yield _Tried(f"DROP SCHEMA {_SCHEMA}")
 
 
-def _mentions(context: str, function: str) -> bool:
-    """Whether where an error arose, in PostgreSQL's words, is a function."""
-    name = function.partition("(")[0].rpartition(".")[2].strip('"')
-    return re.search(rf"(?<!\w){re.escape(name)}(?!\w)", context) is not None
-
-
 def _said(error: DBAPIError) -> str:
     return str(error.orig.__cause__ or error.orig).splitlines()[0] if error.orig else str(error)
 
@@ -185,13 +182,17 @@ def _complaints(connection: Connection, snapshot: Snapshot, changes: Changes, op
     retyped.update({site: [] for site in sites if site is not None and site.kind in "rp" and site not in retyped})
     for table, retypes in retyped.items():
         stage.put(table, retypes)
-    for part in aside.all_parts(changes):
+    for part in aside.all_parts(snapshot, changes):
         if (words := stage.tried(part.restore[:1])) is not None:
             yield Complaint(part.kind, f"{quoted(part.name)} of {part.table.sql}", part.drop, words)
     for removal in objects:
-        made = [statement for statement in removal.restore if statement.startswith("CREATE ")]
+        made = [statement for statement in removal.restore if statement.startswith(_MAKING)]
         if (words := stage.tried(made[:1])) is not None:
             yield Complaint(removal.kind, removal.identity, None, words)
+
+
+_MAKING = ("CREATE ", "ALTER PUBLICATION ")
+"""What makes an object, or a table part of a publication, begins with one of these."""
 
 
 class _Stage:
@@ -212,7 +213,9 @@ class _Stage:
     def put(self, table: Table, retypes: Iterable[Retype]) -> None:
         """Make a table's double, empty, with the new types."""
         double = quoted(self._schemas[table.schema], table.name)
-        self._connection.exec_driver_sql(f"CREATE TABLE {double} (LIKE {table.sql})")
+        # LIKE needs the privilege to read the table, and names need that to look into the schemas of types
+        columns = f"LIKE {table.sql}" if table.readable else ", ".join(_column(column) for column in table.columns)
+        self._connection.exec_driver_sql(f"CREATE TABLE {double} ({columns})")
         for name, using in {retype.column.name: retype.using for retype in retypes}.items():
             self._connection.exec_driver_sql(f"ALTER TABLE {double} ALTER COLUMN {quoted(name)} TYPE {using}")
         self._names[table.sql] = double
@@ -229,7 +232,7 @@ class _Stage:
 
     def _staged(self, statement: str) -> str:
         """Return a statement with the names of the doubles."""
-        made = re.match(r"CREATE (?:OR REPLACE )?(?:MATERIALIZED )?(?:VIEW|FUNCTION|PROCEDURE) ", statement)
+        made = re.match(_NAMED, statement)
         if made is not None:
             for schema, own in self._schemas.items():
                 prefix = f"{quoted(schema)}."
@@ -243,3 +246,12 @@ class _Stage:
             double = self._names[real].replace("\\", "\\\\")
             statement = re.sub(rf'(?<![\w".]){re.escape(real)}(?![\w"])', double, statement)
         return statement
+
+
+_NAMED = r"CREATE (?:OR REPLACE )?(?:MATERIALIZED )?(?:VIEW|FUNCTION|PROCEDURE|STATISTICS) "
+"""What begins a statement that makes something with a schema's name of its own."""
+
+
+def _column(column: Column) -> str:
+    collation = f" COLLATE {column.collation}" if column.collation else ""
+    return f"{quoted(column.name)} {column.type}{collation}{' NOT NULL' if column.not_null else ''}"

@@ -63,7 +63,8 @@ def _as_grantor(grant: Grant, sql: str) -> Iterator[str]:
         yield from (f"{AS_ROLE} {grant.grantor}", statement, AS_ONESELF)
 
 
-def _comment(on: str, text: str | None) -> Iterator[str]:
+def comment(on: str, text: str | None) -> Iterator[str]:
+    """Yield what comments on an object."""
     if text is not None:
         yield f"COMMENT ON {on} IS {literal(text)}"
 
@@ -136,7 +137,7 @@ def _query(table: Table) -> str:
 
 
 def _relation(table: Table, kind: str, others: Collection[str]) -> Iterator[str]:
-    yield from _comment(f"{kind} {table.sql}", table.comment)
+    yield from comment(f"{kind} {table.sql}", table.comment)
     yield from (f"ALTER {kind} {table.sql} DEPENDS ON EXTENSION {name}" for name in table.extensions)
     yield from grants("TABLE", table.sql, table.owner, table.grants, others)
     for each in table.columns:
@@ -151,7 +152,7 @@ def column(table: Table, column: Column) -> Iterator[str]:
         yield f"{change} SET ({', '.join(column.options)})"
     if column.statistics is not None:
         yield f"{change} SET STATISTICS {column.statistics}"
-    yield from _comment(f"COLUMN {table.sql}.{quoted(column.name)}", column.comment)
+    yield from comment(f"COLUMN {table.sql}.{quoted(column.name)}", column.comment)
     for grant in column.grants or ():
         each = ", ".join(f"{privilege} ({quoted(column.name)})" for privilege in grant.privileges.split(", "))
         yield from _as_grantor(grant, f"GRANT {each} ON TABLE {table.sql}")
@@ -172,33 +173,48 @@ def index(table: Table, index: Index) -> Iterator[str]:
     yield index.definition
     if index.tablespace is not None:
         yield f"ALTER INDEX {name} SET TABLESPACE {quoted(index.tablespace)}"
+    yield from index_statistics(table, index)
+    yield from comment(f"INDEX {name}", index.comment)
+    yield from chosen(table, index.name)
+
+
+def index_statistics(table: Table, index: Index) -> Iterator[str]:
+    """Yield what an index forgets when a column of its table changes its type."""
+    name = quoted(table.schema, index.name)
     yield from (f"ALTER INDEX {name} ALTER COLUMN {each}" for each in index.statistics)
     yield from (f"ALTER INDEX {name} DEPENDS ON EXTENSION {each}" for each in index.extensions)
-    yield from _comment(f"INDEX {name}", index.comment)
-    yield from _chosen(table, index.name)
+
+
+def index_options(name: str, own: Collection[str], others: Collection[str] = ()) -> Iterator[str]:
+    """Yield what gives an index its storage parameters, in the place of others."""
+    theirs = {option.partition("=")[0] for option in others} - {option.partition("=")[0] for option in own}
+    if theirs:
+        yield f"ALTER INDEX {name} RESET ({', '.join(quoted(each) for each in sorted(theirs))})"
+    if own:
+        yield f"ALTER INDEX {name} SET ({_pairs(own)})"
 
 
 def constraint(table: Table, constraint: Constraint) -> Iterator[str]:
     """Yield what makes a constraint of a table's own."""
     yield f"ALTER TABLE {table.sql} ADD CONSTRAINT {quoted(constraint.name)} {constraint.definition}"
-    yield from _comment(f"CONSTRAINT {quoted(constraint.name)} ON {table.sql}", constraint.comment)
+    yield from comment(f"CONSTRAINT {quoted(constraint.name)} ON {table.sql}", constraint.comment)
     index = quoted(table.schema, constraint.name)
-    if constraint.options:
-        yield f"ALTER INDEX {index} SET ({_pairs(constraint.options)})"
+    yield from index_options(index, constraint.options)
     if constraint.tablespace is not None:
         yield f"ALTER INDEX {index} SET TABLESPACE {quoted(constraint.tablespace)}"
-    yield from _comment(f"INDEX {index}", constraint.index_comment)
-    yield from _chosen(table, constraint.name)
+    yield from comment(f"INDEX {index}", constraint.index_comment)
+    yield from chosen(table, constraint.name)
 
 
 def foreign_key(key: ForeignKey) -> Iterator[str]:
     """Yield what makes a foreign key."""
     table = quoted(*key.table)
     yield f"ALTER TABLE {table} ADD CONSTRAINT {quoted(key.name)} {key.definition}"
-    yield from _comment(f"CONSTRAINT {quoted(key.name)} ON {table}", key.comment)
+    yield from comment(f"CONSTRAINT {quoted(key.name)} ON {table}", key.comment)
 
 
-def _chosen(table: Table, index: str) -> Iterator[str]:
+def chosen(table: Table, index: str) -> Iterator[str]:
+    """Yield what a table says of one of its indexes: that its rows are in that order, or told apart by it."""
     if table.cluster_index == index:
         yield f"ALTER TABLE {table.sql} CLUSTER ON {quoted(index)}"
     if table.replica_index == index:
@@ -215,7 +231,7 @@ def function(function: Function, others: Collection[str] = ()) -> Iterator[str]:
     yield "SET LOCAL check_function_bodies = off"
     yield function.definition
     yield f"ALTER {kind} {function.identity} OWNER TO {quoted(function.owner)}"
-    yield from _comment(f"{kind} {function.identity}", function.comment)
+    yield from comment(f"{kind} {function.identity}", function.comment)
     yield from (f"ALTER {kind} {function.identity} DEPENDS ON EXTENSION {name}" for name in function.extensions)
     yield from grants(kind, function.identity, function.owner, function.grants, others)
 
@@ -227,7 +243,7 @@ def trigger(table: Table, trigger: Trigger) -> Iterator[str]:
     if trigger.enabled != "O":
         yield f"ALTER TABLE {table.sql} {_MODES[trigger.enabled]} TRIGGER {name}"
     yield from (f"ALTER TRIGGER {name} ON {table.sql} DEPENDS ON EXTENSION {each}" for each in trigger.extensions)
-    yield from _comment(f"TRIGGER {name} ON {table.sql}", trigger.comment)
+    yield from comment(f"TRIGGER {name} ON {table.sql}", trigger.comment)
 
 
 def rule(table: Table, rule: Rule) -> Iterator[str]:
@@ -235,13 +251,13 @@ def rule(table: Table, rule: Rule) -> Iterator[str]:
     yield rule.definition.removesuffix(";")
     if rule.enabled != "O":
         yield f"ALTER TABLE {table.sql} {_MODES[rule.enabled]} RULE {quoted(rule.name)}"
-    yield from _comment(f"RULE {quoted(rule.name)} ON {table.sql}", rule.comment)
+    yield from comment(f"RULE {quoted(rule.name)} ON {table.sql}", rule.comment)
 
 
 def policy(table: Table, policy: Policy) -> Iterator[str]:
     """Yield what makes a row-security policy."""
     yield policy.definition
-    yield from _comment(f"POLICY {quoted(policy.name)} ON {table.sql}", policy.comment)
+    yield from comment(f"POLICY {quoted(policy.name)} ON {table.sql}", policy.comment)
 
 
 def statistics(statistics: Statistics) -> Iterator[str]:
@@ -251,7 +267,7 @@ def statistics(statistics: Statistics) -> Iterator[str]:
     yield f"ALTER STATISTICS {name} OWNER TO {quoted(statistics.owner)}"
     if statistics.target is not None:
         yield f"ALTER STATISTICS {name} SET STATISTICS {statistics.target}"
-    yield from _comment(f"STATISTICS {name}", statistics.comment)
+    yield from comment(f"STATISTICS {name}", statistics.comment)
 
 
 def membership(table: Table, membership: Membership) -> Iterator[str]:

@@ -10,15 +10,15 @@ carries the SQL that undoes it, and together, the last first, they give back wha
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 
-from app.cutover import aside, beside, columns, journal, release, restore, retype
+from app.cutover import aside, beside, columns, journal, orphans, release, restore, retype
 from app.cutover.catalog import ForeignKey, Snapshot, literal, quoted
 from app.cutover.changes import DEAD_ROWS, RATE_LIMIT_ROWS, Changes, Move
 from app.cutover.findings import Options, detached
 from app.cutover.hush import hushed
 from app.cutover.layout import RETIRED_SCHEMA, Layout, without_beside
+from app.cutover.names import LONGEST_NAME, with_suffix
 from app.cutover.signatures import USERS
 from app.cutover.steps import Record, Step, settling, shutting_out, undo_of
 
@@ -136,27 +136,17 @@ def _detach(snapshot: Snapshot, key: ForeignKey) -> Step:
         (f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}",),
         "ACCESS EXCLUSIVE",
         (quoted(*key.table), quoted(*key.target)),
-        # rows of what never was there are named before (undo.py); these followed a user who was deleted since
+        # what refers to what never was there, or is gone since, is named before (orphans.py)
         undo=(*_catch_up(snapshot, key), *restore.foreign_key(key)),
         undone="the constraint is added again",
     )
 
 
 def _catch_up(snapshot: Snapshot, key: ForeignKey) -> Iterator[str]:
-    """What the foreign key would have done, had it stood, when a row it refers to was deleted meanwhile."""
-    given = " AND ".join(f"r.{quoted(column)} IS NOT NULL" for column in key.columns)
-    pairs = zip(key.columns, key.target_columns, strict=True)
-    same = " AND ".join(f"t.{quoted(target)} = r.{quoted(column)}" for column, target in pairs)
-    lost = f"{given} AND NOT EXISTS (SELECT FROM {quoted(*key.target)} t WHERE {same})"
-    if not key.validated:
-        return
-    if key.on_delete == "c":
-        yield f"DELETE FROM {snapshot.rows_of(key)} r WHERE {lost}"
-    elif key.on_delete == "n":
-        named = re.search(r"ON DELETE SET NULL \(([^)]*)\)", key.definition)
-        columns = [name.strip() for name in named[1].split(",")] if named else [quoted(each) for each in key.columns]
-        emptied = ", ".join(f"{column} = NULL" for column in columns)
-        yield f"UPDATE {snapshot.rows_of(key)} r SET {emptied} WHERE {lost}"
+    """Do what the foreign key would have done, had it stood; no trigger of the app's is to see it."""
+    if statements := tuple(orphans.catching_up(snapshot, key)):
+        quiet, loud = hushed(quoted(*key.table), alone=snapshot.rows_of(key).startswith("ONLY "))
+        yield from (quiet, *statements, loud)
 
 
 def _remove_view(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
@@ -186,12 +176,16 @@ def _release(removals: Iterable[release.Removal]) -> Iterator[Step]:
 def _move(snapshot: Snapshot, move: Move, layout: Layout) -> Iterator[Step]:
     table, going = move.table, [other.key for other in layout.going]
     keys = [key for key in snapshot.keys_from(table.key) if key.target not in going and not key.inherited]
-    renamed = quoted(table.schema, move.name)
-    there = [f"ALTER TABLE {renamed} SET SCHEMA {RETIRED_SCHEMA}"]
-    back = [f"ALTER TABLE {quoted(RETIRED_SCHEMA, move.name)} SET SCHEMA {quoted(table.schema)}"]
-    if move.name != table.name:
-        there.insert(0, f"ALTER TABLE {table.sql} RENAME TO {quoted(move.name)}")
-        back.append(f"ALTER TABLE {renamed} RENAME TO {quoted(table.name)}")
+    passing = _passing(snapshot, move)
+    here, kept = quoted(table.schema, passing), quoted(RETIRED_SCHEMA, passing)
+    there = [f"ALTER TABLE {here} SET SCHEMA {RETIRED_SCHEMA}"]
+    back = [f"ALTER TABLE {kept} SET SCHEMA {quoted(table.schema)}"]
+    if passing != table.name:
+        there.insert(0, f"ALTER TABLE {table.sql} RENAME TO {quoted(passing)}")
+        back.append(f"ALTER TABLE {here} RENAME TO {quoted(table.name)}")
+    if passing != move.name:
+        there.append(f"ALTER TABLE {kept} RENAME TO {quoted(move.name)}")
+        back.insert(0, f"ALTER TABLE {quoted(RETIRED_SCHEMA, move.name)} RENAME TO {quoted(passing)}")
     for key in keys:
         back += _catch_up(snapshot, key)
         back += restore.foreign_key(key)
@@ -204,6 +198,17 @@ def _move(snapshot: Snapshot, move: Move, layout: Layout) -> Iterator[Step]:
         undo=tuple(back),
         undone="it moves back, and its foreign keys are added again",
     )
+
+
+def _passing(snapshot: Snapshot, move: Move) -> str:
+    """Return the name under which a table goes from schema to schema.
+
+    Its array type has the same with `_` before it. Of two names that differ at their ends alone, once cut to fit, the
+    second table's gets another; that is found by RENAME, and in the way of SET SCHEMA.
+    """
+    if max(len(name.encode()) for name in (move.name, move.table.name)) < LONGEST_NAME:
+        return move.name
+    return with_suffix("passing", "", [table.name for table in snapshot.tables])
 
 
 def _compatible(snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[Step]:
@@ -222,15 +227,16 @@ def _clear_rate_limits(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
         return
     kept = quoted(RETIRED_SCHEMA, RATE_LIMIT_ROWS)
     names = ", ".join(quoted(column.name) for column in table.columns if not column.generated)
+    rows = table.sql if table.kind == "p" else f"ONLY {table.sql}"  # what inherits from it is the app's
     overriding = " OVERRIDING SYSTEM VALUE" if any(column.identity for column in table.columns) else ""
-    quiet, loud = hushed(table.sql)
+    quiet, loud = hushed(table.sql, alone=table.kind != "p")
     yield Step(
         f"{table.sql} loses its rows of sessions",
         (
             f"CREATE TABLE {kept} AS SELECT {names} FROM {table.sql} WITH NO DATA",
             *journal.kept_from_others(kept, snapshot, changes.owner_but(snapshot.role)),
             quiet,
-            f"WITH gone AS (DELETE FROM {table.sql} WHERE {quoted(key.name)} LIKE {literal(DEAD_ROWS)} "
+            f"WITH gone AS (DELETE FROM {rows} WHERE {quoted(key.name)} LIKE {literal(DEAD_ROWS)} "
             f"RETURNING {names}) INSERT INTO {kept} SELECT * FROM gone",
             loud,
         ),

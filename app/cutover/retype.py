@@ -5,12 +5,12 @@ The promise: what rests on such a column steps aside and is back in the same tra
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from itertools import chain, count
 
-from app.cutover import aside, estimate, restore
+from app.cutover import aside, estimate, rebuilt, restore
 from app.cutover.catalog import ForeignKey, Snapshot, Table, literal, quoted
-from app.cutover.changes import Changes, Retype
+from app.cutover.changes import Changes
 from app.cutover.findings import Options
 from app.cutover.hush import in_dollars
 from app.cutover.signatures import ADDED_COLUMNS, TARGET_COLUMNS, USERS
@@ -35,6 +35,9 @@ def retype(snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[S
         )
     carried = aside.objects(snapshot, changes, options)
     parts = list(aside.parts(changes))
+    parts_back = tuple(statement for part in parts for statement in part.restore)
+    for table in dict.fromkeys(part.table for part in parts):
+        parts_back += tuple(rebuilt.comments(snapshot, changes, table))
     counted = f"constraints and indexes ({len(parts)})"
     for removal in reversed(carried):
         yield Step(
@@ -50,15 +53,15 @@ def retype(snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[S
             tuple(part.drop for part in parts),
             "ACCESS EXCLUSIVE",
             tuple(sorted({part.table.sql for part in parts})),
-            undo=tuple(statement for part in parts for statement in part.restore),
+            undo=parts_back,
             undone="they are made again",
         )
     for table in dict.fromkeys(each.table for each in changes.retypes):
-        yield _retype_table(table, [each for each in changes.retypes if each.table.key == table.key])
+        yield _retype_table(snapshot, changes, table)
     if parts:
         yield Step(
             f"{counted} over these columns: back",
-            tuple(statement for part in parts for statement in part.restore),
+            parts_back,
             "ACCESS EXCLUSIVE",
             tuple(sorted({part.table.sql for part in parts})),
             undo=tuple(part.drop for part in parts),
@@ -94,7 +97,9 @@ def _if_still_a_part(key: ForeignKey, sql: str) -> str:
     return f"DO {in_dollars(f'BEGIN IF EXISTS ({condition}) THEN {sql}; END IF; END')}"
 
 
-def _retype_table(table: Table, retypes: Sequence[Retype]) -> Step:
+def _retype_table(snapshot: Snapshot, changes: Changes, table: Table) -> Step:
+    retypes = [each for each in changes.retypes if each.table.key == table.key]
+    made_anew = (*rebuilt.indexes(snapshot, changes, table), *rebuilt.comments(snapshot, changes, table))
     there: list[str] = []
     back: list[str] = []
     tidy: list[str] = []
@@ -105,14 +110,14 @@ def _retype_table(table: Table, retypes: Sequence[Retype]) -> Step:
         there.append(f"ALTER COLUMN {name} TYPE {retype.using}")
         using = f" USING {name}::{column.type}" if retype.rewrites else ""
         back.append(f"ALTER COLUMN {name} TYPE {column.type}{collation}{using}")
-        tidy += restore.storage(table, column)
+        tidy += (*restore.storage(table, column), *rebuilt.storage(snapshot, retype))
     names = ", ".join(f"{retype.column.name} becomes {retype.type}" for retype in retypes)
     return Step(
         f"{table.sql}: {names}",
-        (f"ALTER TABLE {table.sql} {', '.join(there)}",),
+        (f"ALTER TABLE {table.sql} {', '.join(there)}", *made_anew),
         "ACCESS EXCLUSIVE",
         (table.sql,),
-        undo=(altering(table.sql, back), *tidy),
+        undo=(altering(table.sql, back), *tidy, *made_anew),
         undone="the types change back",
         rows=max(table.rows, 0) if rewrites else None,
         bytes=table.size if rewrites else None,
@@ -192,5 +197,7 @@ def _passing(snapshot: Snapshot, changes: Changes) -> str:
         return USERS
     places = (users.schema, changes.schema)
     taken = {table.name for table in snapshot.tables if table.schema in places and table.key != users.key}
+    taken |= {each.name for each in snapshot.sequences if each.schema in places}
+    taken |= {name for _, schema, name in snapshot.types if schema in places}
     names = chain((USERS, users.name), (f"users_{number}" for number in count(2)))
     return next(name for name in names if name not in taken)

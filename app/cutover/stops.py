@@ -15,7 +15,7 @@ from app.cutover import restore
 from app.cutover.catalog import JOURNAL, Snapshot
 from app.cutover.findings import Action, Finding, Options, Refused
 from app.cutover.layout import RETIRED_SCHEMA
-from app.cutover.raised import raised_by
+from app.cutover.raised import arose_in, mentions, raised_by
 from app.cutover.steps import REVISIONS, Step
 
 LOCK_STATES = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
@@ -40,13 +40,9 @@ _REMEDIES = {
 
 def said(error: DBAPIError) -> str:
     """Return what the server said, in one sentence, without the statement and its values, and what to do."""
-    reason = str(error.orig.__cause__ or error.orig).splitlines() if error.orig else []
     state = sqlstate(error) or "none"
     remedy = _REMEDIES.get(state, "Run shadow plan to see where the database stands.")
-    return (
-        f"The database answered: {reason[0] if reason else 'nothing'} (SQLSTATE {state}). "
-        f"What was running is rolled back. {remedy}"
-    )
+    return f"The database answered: {_unraised(error)} (SQLSTATE {state}). What was running is rolled back. {remedy}"
 
 
 def changed(expected: str, snapshot: Snapshot) -> Finding:
@@ -59,8 +55,15 @@ def changed(expected: str, snapshot: Snapshot) -> Finding:
     )
 
 
-def stopped(step: Step, error: DBAPIError, *, undoing: bool = False) -> Finding:
-    """Say what PostgreSQL has against a step; the transaction is rolled back."""
+def stopped(step: Step, error: DBAPIError, *, undoing: bool = False, guards: Iterable[str] = ()) -> Finding:
+    """Say what PostgreSQL has against a step; the transaction is rolled back.
+
+    Args:
+        step: what was tried.
+        error: what came of it.
+        undoing: whether it was to undo something.
+        guards: the functions of event triggers, which see no row: what these say is meant for who runs this.
+    """
     cause = error.orig.__cause__ if error.orig else None
     more = [part for name in ("detail", "hint") if (part := getattr(cause, name, None))]
     reason = _reason(error)
@@ -68,12 +71,21 @@ def stopped(step: Step, error: DBAPIError, *, undoing: bool = False) -> Finding:
     remedy = "-- change what it names, or take it out of the way with --release, and again:\nshadow plan"
     if undoing:
         remedy = "-- take what it names out of the way (it came since the cutover), and again:\nshadow undo"
-    if state.startswith("P0") or raised_by(error) is not None:  # by a function of the app's
-        more = [f"It was raised by {line}." for line in (getattr(cause, "context", None) or "").splitlines()[:1]]
-        remedy = (
-            "SELECT evtname, evtevent, evtfoid::regproc FROM pg_event_trigger WHERE evtenabled <> 'D';\n"
-            "-- shows which may have called it; for the cutover: ALTER EVENT TRIGGER its_name DISABLE;"
-        )
+    if _is_raised(error):  # by a function of the app's
+        where = arose_in(error) or ""
+        more = [f"It was raised by {where}."] if where else []
+        if any(mentions(where, guard) for guard in guards):
+            remedy = (
+                "SELECT evtname, evtevent, evtfoid::regproc FROM pg_event_trigger WHERE evtenabled <> 'D';\n"
+                "-- shows which may have called it; for the cutover: ALTER EVENT TRIGGER its_name DISABLE;"
+            )
+        else:
+            reason = _UNTOLD
+            remedy = (
+                "SELECT tgname, tgrelid::regclass, tgfoid::regproc FROM pg_trigger WHERE NOT tgisinternal AND "
+                "tgenabled <> 'D';\n"
+                "-- shows which may have called it; for the cutover: ALTER TABLE its_table DISABLE TRIGGER its_name;"
+            )
     return Finding(
         "statement-refused",
         "refuse",
@@ -154,11 +166,40 @@ def missing(gone: Iterable[LeftOut], options: Options) -> list[Finding]:
     ]
 
 
+_UNTOLD = "a function of yours raised an error, whose text may hold what is in a row"
+
+
+def _is_raised(error: DBAPIError) -> bool:
+    return (sqlstate(error) or "").startswith("P0") or raised_by(error) is not None
+
+
+def _unraised(error: DBAPIError) -> str:
+    """Return PostgreSQL's words; of what a function raised, that it did and where."""
+    if not _is_raised(error):
+        return _reason(error)
+    where = arose_in(error)
+    return f"{_UNTOLD}; it was raised by {where}" if where else _UNTOLD
+
+
+_HARMLESS = (
+    r"value too long for type [a-z ]+\(\d+\)",
+    r"(?:smallint|integer|bigint) out of range",
+    r"invalid input syntax for type [a-z ]+",
+    r"division by zero",
+    r'role "[^"]*" does not exist',
+)
+"""What PostgreSQL says of a data exception before it comes to a value; most that it says quotes one."""
+
+
 def _reason(error: DBAPIError) -> str:
-    reason = str((error.orig.__cause__ if error.orig else None) or error.orig).splitlines()[0]
-    if (sqlstate(error) or "").startswith("22"):  # data exceptions: the value stands at the end
-        return re.sub(r': ".*', "", reason)
-    return reason
+    """Return PostgreSQL's first line, without a value: of a data exception that may be the condition's name alone."""
+    cause = (error.orig.__cause__ if error.orig else None) or error.orig
+    reason = (str(cause).splitlines() or ["nothing"])[0]
+    if not (sqlstate(error) or "").startswith("22"):
+        return reason
+    if (harmless := re.match(rf"(?:{'|'.join(_HARMLESS)})(?=: |$)", reason)) is not None:
+        return harmless[0]
+    return " ".join(re.findall(r"[A-Z][a-z]*", type(cause).__name__.removesuffix("Error"))).lower()
 
 
 def no_record(action: Action) -> Finding:

@@ -12,7 +12,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.cutover import catalog, journal, release, since
+from app.cutover import catalog, journal, misfits, orphans, release, since, standing
 from app.cutover.catalog import JOURNAL, Dependent, ForeignKey, Snapshot, Table, literal, quoted
 from app.cutover.findings import Action, Finding, Options
 from app.cutover.layout import (
@@ -69,6 +69,7 @@ def examine(
     yield from (stops := list(since.examine(connection, snapshot, schema, before, statements)))
     if {"row-security", "missing-privileges"} & {found.code for found in stops}:
         return  # rows could not be counted
+    yield from standing.changed(snapshot, before, statements, options)
     if action == "adopt":
         yield from _adopt_losses(connection, snapshot, before, statements, options)
         where = next((table for table in snapshot.tables if table.sql == (before["users"] or before["target"])), None)
@@ -88,18 +89,18 @@ def examine(
     present = {table.sql for table in snapshot.tables}
     back = {before["users"]} - {before["target"]}
     for taken in sorted({*before["going"], *back} & present):
-        if not _is_ours(taken, statements):
+        other = next(table for table in snapshot.tables if table.sql == taken)
+        if other.kind != "v" or not _is_ours(taken, statements):
             message = f"{taken} exists again; the table of that name could not come back."
-            other = next(table for table in snapshot.tables if table.sql == taken)
             kind = {"v": "VIEW", "m": "MATERIALIZED VIEW", "f": "FOREIGN TABLE"}.get(other.kind, "TABLE")
             apart = with_suffix(other.name, "_own", [table.name for table in snapshot.tables])
             remedy = f"ALTER {kind} {taken} RENAME TO {quoted(apart)};"
             yield Finding("name-taken", "refuse", taken, message, remedy)
     ours = {("view", table.sql) for table in snapshot.tables if _is_ours(table.sql, statements)}
     yield from _came_since(snapshot, users, before, ours)
-    yield from _foreign_ids(connection, users, before)
+    yield from misfits.examine(connection, snapshot, users, before, statements)
     yield from _missing_values(connection, users, before, snapshot)
-    yield from _orphans_to_be(connection, users, before)
+    yield from orphans.examine(connection, snapshot, users, before, options)
 
 
 def _not_retired(connection: Connection, snapshot: Snapshot, schema: str) -> Finding:
@@ -262,40 +263,6 @@ def _is_ours(name: str, statements: Sequence[str]) -> bool:
     return f"DROP VIEW {name}" in statements
 
 
-def _foreign_ids(connection: Connection, users: Table, before: Mapping[str, Any]) -> Iterator[Finding]:
-    """Users who came since, with ids that are not of the type which comes back."""
-    condition = _ID_CONDITIONS.get(before["id_type"])
-    if condition is None:
-        return
-    wrong = f"FROM {users.sql} WHERE NOT ({condition})"
-    if count := _count(connection, f"SELECT count(*) {wrong}"):
-        yield Finding(
-            "undo-finds-ids",
-            "refuse",
-            users.sql,
-            f"{count:,} users came since, whose ids are no {before['id_type']}, which comes back.",
-            f"CREATE TABLE users_since AS SELECT * {wrong};\nDELETE {wrong};  -- and what refers to them, first",
-        )
-
-
-_UUID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
-
-
-def _number(bits: int) -> str:
-    largest = 2 ** (bits - 1)
-    inside = f"id::numeric BETWEEN {-largest} AND {largest - 1}"
-    return f"CASE WHEN id ~ '^(0|-?[1-9][0-9]{{0,18}})$' THEN {inside} ELSE false END"
-
-
-_ID_CONDITIONS = {
-    "uuid": f"id ~ '{_UUID}'",
-    "smallint": _number(16),
-    "integer": _number(32),
-    "bigint": _number(64),
-}
-"""Of each type that was rewritten, which texts it takes, and gives back unchanged."""
-
-
 def _missing_values(
     connection: Connection, users: Table, before: Mapping[str, Any], snapshot: Snapshot
 ) -> Iterator[Finding]:
@@ -319,41 +286,6 @@ def _missing_values(
             f"INSERT INTO {kept.sql} ({quoted(own)}, {names}) "
             f"SELECT u.id::{kept.columns[0].type}, {values} {new};\n-- with values that your app can live with",
         )
-
-
-def _orphans_to_be(connection: Connection, users: Table, before: Mapping[str, Any]) -> Iterator[Finding]:
-    """Rows that a foreign key which comes back forbids: retired ones of users deleted since, new ones of the app's."""
-    renames = before["renames"]
-    moved = before["moved"]
-    for key in before["foreign_keys"]:
-        if not key["validated"]:
-            continue
-        if key["table"] in moved and key["target"] == before["users"]:
-            if key["on_delete"] in ("c", "n"):
-                continue  # what the key would have done is done for it
-            where, target = moved[key["table"]], users.sql
-        elif key["table"] not in moved and key["target"] in moved:
-            where, target = key["table"], moved[key["target"]]
-        else:
-            continue
-        pairs = zip(key["columns"], key["target_columns"], strict=True)
-        same = " AND ".join(
-            f"u.{quoted(renames.get(own, own) if target == users.sql else own)}::text = r.{quoted(column)}::text"
-            for column, own in pairs
-        )
-        given = " AND ".join(f"r.{quoted(column)} IS NOT NULL" for column in key["columns"])
-        lost = f"{given} AND NOT EXISTS (SELECT FROM {target} u WHERE {same})"
-        if count := _count(connection, f"SELECT count(*) FROM {where} r WHERE {lost}"):
-            emptied = ", ".join(f"{quoted(column)} = NULL" for column in key["columns"])
-            yield Finding(
-                "undo-finds-orphans",
-                "refuse",
-                where,
-                f"{count:,} rows of {where} refer to what is not in {key['target']} any more, or never was, and "
-                f"{key['name']}, which comes back, forbids that.",
-                f"UPDATE {where} r SET {emptied} WHERE {lost};\n-- or, if they are not needed:\n"
-                f"DELETE FROM {where} r WHERE {lost};",
-            )
 
 
 def _adopt_losses(

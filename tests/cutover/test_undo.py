@@ -194,7 +194,7 @@ class TestWhatHappenedMeanwhile:
         counts = database.counts()
         assert migrate(database.url, "retire").code == 0
         database.run(f"DELETE FROM files; DELETE FROM support_tickets; DELETE FROM users WHERE id = '{user['id']}'")
-        undo(database.url)
+        undo(database.url, "--accept", "undo-loses-rows")
         for table in ("sessions", "accounts", "two_factors"):
             assert database.value(f"SELECT count(*) FROM {table} WHERE user_id = '{user['id']}'") == 0
         assert database.counts()["public.sessions"] < counts["public.sessions"]
@@ -209,7 +209,7 @@ class TestWhatHappenedMeanwhile:
         counts = database.counts()
         assert migrate(database.url, "retire").code == 0
         database.run("DELETE FROM users WHERE id = 'admin'")
-        undo(database.url)
+        undo(database.url, "--accept", "undo-loses-rows")
         assert database.value("SELECT count(*) FROM sessions WHERE impersonated_by IS NOT NULL") == 0
         assert database.counts()["public.sessions"] == counts["public.sessions"]
 
@@ -227,7 +227,7 @@ class TestWhatHappenedMeanwhile:
         retired = migrate(database.url, "retire", "--detach", "devices.session")
         assert retired.code == 0, retired.text
         database.run("DELETE FROM users")
-        undo(database.url)
+        undo(database.url, "--accept", "undo-loses-rows")
         assert database.value("SELECT count(*) FROM devices WHERE session IS NOT NULL") == 0
 
     def test_a_user_came_who_has_no_value_for_a_required_column(self, database: Witness) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 from app.cutover import doubts, journal
 from app.cutover.catalog import Table, quoted
+from app.cutover.changes import children
 from app.cutover.findings import Finding, Level, Situation, detached, names_of
 from app.cutover.layout import RETIRED_SCHEMA, Role, is_retired_for
 from app.cutover.release import held, named
@@ -70,7 +71,7 @@ def _altered(at: Situation) -> Iterator[Table]:
     names = sorted(at.going)
     names += [key.table for key in at.snapshot.keys_to(*at.going) if detached(key, at.options)]
     if changes is not None and "retire" in at.actions:
-        names += [table.key for table in changes.touched]
+        names += [below.key for table in changes.touched for below in (table, *children(at.snapshot, table))]
         names += [name for key in changes.keys for name in (key.table, key.target)]
         names += [found.owner for found in changes.carried if found.owner is not None]
         names += [changes.rate_limits.key] if changes.rate_limits else []

@@ -87,7 +87,7 @@ def _statements(snapshot: Snapshot, site: Table | None, found: Dependent) -> Ite
 def _drop(site: Table | None, found: Dependent) -> str | None:
     name = quoted(found.name or "")
     if found.kind == "publication relation" and site is not None:
-        return f"ALTER PUBLICATION {name} DROP TABLE {site.sql}"
+        return f"ALTER PUBLICATION {name} DROP TABLE ONLY {site.sql}"
     if found.kind == "domain constraint":
         constraint, _, domain = found.identity.rpartition(" on ")
         return f"ALTER DOMAIN {domain} DROP CONSTRAINT IF EXISTS {constraint}"

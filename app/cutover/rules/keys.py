@@ -112,13 +112,14 @@ def _includes(
     owners = list(dict.fromkeys(whose for key in resting if (whose := by_its_owner(at, key))))
     rests = ", ".join(f"{key.name} on {quoted(*key.table)}" for key in resting)
     statements = ["BEGIN", *drops, *change, *again, "COMMIT"]
+    alone = [_ONE_AFTER_ANOTHER] if any(key.on_update != "c" for key in resting) else []
     return Finding(
         "index-includes-column",
         "refuse",
         f"{users} {name}",
         f"The unique index {name} on users includes {', '.join(sorted(gone))}, which goes, and would go with it"
         + (f"; on it rests {rests}." if rests else "."),
-        "".join(owners) + "\n".join(f"{statement};" for statement in statements),
+        "".join(owners) + "\n".join([*(f"{statement};" for statement in statements), *alone]),
     )
 
 
@@ -149,9 +150,35 @@ def foreign_keys_to_email(at: Situation) -> Iterator[Finding]:
                 f"{quoted(*key.table)} ({', '.join(key.columns)})",
                 f"{key.name} on {quoted(*key.table)} refers to users ({quoted(email)}) without ON UPDATE CASCADE; when "
                 f"a user's address changes at the provider, {_instead(at, key, email)}.",
-                f"{by_its_owner(at, key)}ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}, "
-                f"ADD CONSTRAINT {quoted(key.name)} {_following(key.definition)};",
+                by_its_owner(at, key) + "\n".join(_made_to_follow(at, key)),
             )
+
+
+def _made_to_follow(at: Situation, key: ForeignKey) -> Iterator[str]:
+    """Yield what makes a foreign key anew with ON UPDATE CASCADE; what takes it out, where none can have that."""
+    change = f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}"
+    if computed := _generated(at, key):
+        yield f"{change};"
+        yield f"-- {computed}, into which no foreign key can carry a change; it is now:"
+        yield from (f"-- {line}" for each in restore.foreign_key(key) for line in f"{each};".splitlines())
+        return
+    _, *others = restore.foreign_key(key)
+    yield f"{change}, ADD CONSTRAINT {quoted(key.name)} {_following(key.definition)};"
+    yield from (f"{each};" for each in others)
+    if set(key.rests_on) & at.going_columns:
+        yield _ONE_AFTER_ANOTHER
+
+
+_ONE_AFTER_ANOTHER = "-- and then, before anything else is pasted that makes this foreign key anew:\n-- shadow plan"
+"""Two findings may each print one as it is now: pasted after a change of it, the second would take that back."""
+
+
+def _generated(at: Situation, key: ForeignKey) -> str | None:
+    """Return what the first generated column of a foreign key is computed as, in words; None where there is none."""
+    table = at.snapshot.table(*key.table)
+    columns = (table.column(name) for name in key.columns) if table is not None else ()
+    found = next((column for column in columns if column is not None and column.generated), None)
+    return None if found is None else f"{quoted(found.name)} is computed as {found.default}"
 
 
 def _instead(at: Situation, key: ForeignKey, email: str) -> str:

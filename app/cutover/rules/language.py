@@ -13,7 +13,13 @@ def language(at: Situation) -> Iterator[Finding]:
     found, remedy = at.changes, at.census.language_lacks
     if found is None or remedy is None:
         return
-    if found.fills or found.rate_limits or any(not column.generated for column in found.going):
+    if (
+        found.moves
+        or found.retypes
+        or found.fills
+        or found.rate_limits
+        or any(not column.generated for column in found.going)
+    ):
         yield lacking(at.snapshot.role, at.snapshot.database, remedy)
 
 

@@ -9,7 +9,7 @@ from app.cutover.catalog import Constraint, Dependent, Function, Index, Table, q
 from app.cutover.findings import Finding, Situation
 from app.cutover.flags import flag
 from app.cutover.layout import is_beside
-from app.cutover.names import fitting
+from app.cutover.names import with_suffix
 from app.cutover.release import named, removals
 from app.cutover.rules.by_hand import anew, by_hand
 from app.cutover.rules.keys import indexes_that_include_going_columns
@@ -131,16 +131,18 @@ def sequences_of_going_columns(at: Situation) -> Iterator[Finding]:
 def names_collide(at: Situation) -> Iterator[Finding]:
     """Indexes of one name in two schemas: the schema that both tables move to has room for one."""
     seen: dict[str, str] = {}
+    every = {each.name for each in at.snapshot.tables}
+    every |= {name for table in at.snapshot.tables for name in _index_names(table)}
     for move in at.changes.moves if at.changes else ():
         for name in _index_names(move.table):
             if name in seen:
+                every.add(apart := with_suffix(f"{move.table.schema}_{name}", "", every))
                 yield Finding(
                     "index-name-taken",
                     "refuse",
                     f"{move.table.sql} {quoted(name)}",
                     f"{move.table.sql} and {seen[name]} both have an index {quoted(name)}, and move to one schema.",
-                    f"ALTER INDEX {quoted(move.table.schema, name)} "
-                    f"RENAME TO {quoted(fitting(f'{move.table.schema}_{name}'))};",
+                    f"ALTER INDEX {quoted(move.table.schema, name)} RENAME TO {quoted(apart)};",
                 )
             seen.setdefault(name, move.table.sql)
     users, changes = at.layout.users, at.changes
@@ -150,13 +152,14 @@ def names_collide(at: Situation) -> Iterator[Finding]:
     taken = {name: table.sql for table in there for name in _index_names(table)}
     for name in _index_names(users):
         if name in taken:
+            every.add(apart := with_suffix(f"{users.schema}_{name}", "", every))
             yield Finding(
                 "index-name-taken",
                 "refuse",
                 f"{users.sql} {quoted(name)}",
                 f"{users.sql}, which moves to the schema {changes.schema}, has an index {quoted(name)}, and so has "
                 f"{taken[name]} there.",
-                f"ALTER INDEX {quoted(users.schema, name)} RENAME TO {quoted(fitting(f'{users.schema}_{name}'))};",
+                f"ALTER INDEX {quoted(users.schema, name)} RENAME TO {quoted(apart)};",
             )
 
 
@@ -389,7 +392,7 @@ def publications(at: Situation) -> Iterator[Finding]:
 
 def _leaving(table: Table, publication: str, member: str) -> str:
     """Return what takes a table out of a publication; undo can put it back where the publication is the role's own."""
-    leaving = f"ALTER PUBLICATION {quoted(publication)} DROP TABLE {table.sql};"
+    leaving = f"ALTER PUBLICATION {quoted(publication)} DROP TABLE ONLY {table.sql};"
     for each in table.memberships:
         if each.name == publication and not each.owned:
             return f"-- as {each.owner}, to which the publication belongs:\n{leaving}"

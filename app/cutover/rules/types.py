@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from app.cutover import aside, estimate
+from app.cutover import aside, estimate, filling
 from app.cutover.catalog import Column, Table, quoted
 from app.cutover.changes import Retype, children
 from app.cutover.findings import Finding, Situation
@@ -200,13 +200,13 @@ def objects_over_new_types(at: Situation) -> Iterator[Finding]:
 def what_does_not_follow(at: Situation) -> Iterator[Finding]:
     """What was rehearsed over the new types and could not be made again."""
     for found in at.complaints:
-        if found.kind == EVENT_TRIGGER:
+        if found.kind == EVENT_TRIGGER or found.kind in filling.KINDS:
             continue
         if found.drop is None:
             meant = named(at.objects, f"{found.kind} {found.identity}")
             removal, now = flag("release", found.identity), present(at.objects, meant[0]) if meant else ()
         else:
-            parts = aside.all_parts(at.changes) if at.changes else ()
+            parts = aside.all_parts(at.objects, at.changes) if at.changes else ()
             removal = f"{found.drop};"
             now = next((part.restore for part in parts if part.drop == found.drop), ())
         yield Finding(

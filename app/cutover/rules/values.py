@@ -119,6 +119,17 @@ def soft_deleted(at: Situation) -> Iterator[Finding]:
 
 def rate_limits(at: Situation) -> Iterator[Finding]:
     limits = at.layout["rate_limits"]
+    for (table, key), count in at.census.held_limits.items() if limits else ():
+        name = quoted(*table)
+        yield Finding(
+            "rate-limit-referred",
+            "refuse",
+            name,
+            f"{count:,} rows of {name} refer by {key} to rows of {limits.sql if limits else 'rate_limit'} that "
+            "count requests of sessions (session:...), and are to be deleted.",
+            f"ALTER TABLE {name} DROP CONSTRAINT {quoted(key)};\n-- its rows stay as they are; or delete those rows, "
+            "if they are not needed",
+        )
     if at.census.dead_limits and limits is not None:
         yield Finding(
             "rate-limit-rows",
