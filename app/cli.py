@@ -7,6 +7,7 @@ obtained and nothing was changed. What went wrong is one sentence that says what
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import sys
@@ -19,26 +20,33 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import rich_click as click
 from alembic import command
 from alembic.config import Config
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
 from sqlalchemy import Connection, pool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import db, embedded
-from app.asgi import check_mode
+from app.asgi import check_mode, open_database, served_from
 from app.cutover import checks, execute, page, plan, report, stops, verify
 from app.cutover.catalog import VERSION_TABLE, quoted
 from app.cutover.execute import Cutover, LockNotObtained, Watch
 from app.cutover.findings import ACTIONS, OVERRULABLE, Action, Options, Refused, decided, refusals
 from app.cutover.report import Planned, Report
 from app.cutover.steps import REVISIONS, SESSION, Step, pending
-from app.errors import ShadowError
+from app.errors import SettingsError, ShadowError
+from app.idp.directory import AutherDirectory, BetterAuthDirectory, Directory
 from app.settings import DatabaseSettings, Settings, load
+from app.users import erasure
+from app.users.identity import ShadowRules
+from app.users.reconcile import SHOWN, Course, Kind, Reconciliation, reconcile
+from app.users.shadow import check_shape
 
 FAILED, REFUSED, LOCKED = 1, 2, 3
 
@@ -403,14 +411,181 @@ def undo(yes: bool, accept: tuple[str, ...]) -> None:
             raise SystemExit(FAILED)
 
 
+@main.command("reconcile")
+@click.option("--execute", is_flag=True, help="Write; without it, only show what would be written.")
+@click.option(
+    "--allow-deletions", type=click.IntRange(0), metavar="N", help="Delete up to N, also where that is more than 5 %."
+)
+@_FORMAT
+def run_reconciliation(execute: bool, allow_deletions: int | None, form: str) -> None:
+    """Compare the rows with the provider's users (IDP_DIRECTORY), and bring them into step. Dry by default.
+
+    It can be interrupted at any time: running it again finishes. Exit code 2: whoever is gone was not deleted.
+    """
+
+    async def run() -> Reconciliation:
+        settings = load(Settings)
+        rules = ShadowRules(
+            app_owned=frozenset(settings.app_owned_fields), provision_machines=settings.provision_machine_tokens
+        )
+        course = Course(
+            execute=execute, rules=rules, on_deleted=settings.on_user_deleted, allow_deletions=allow_deletions
+        )
+        async with httpx.AsyncClient() as client:
+            directory = _directory(settings, client)
+            engine = open_database(settings)
+            try:
+                with db.reachable(settings.database_url.get_secret_value() if settings.database_url else ""):
+                    await check_shape(engine)
+                with _counting() as observe:
+                    return await reconcile(engine, directory, course, observe)
+            finally:
+                await engine.dispose()
+
+    with _told():
+        result = asyncio.run(run())
+        if form == "json":
+            click.echo(json.dumps(result.as_json(), indent=2))
+        else:
+            _print_reconciliation(result)
+        if result.refusal is not None:
+            raise SystemExit(REFUSED)
+
+
+def _directory(settings: Settings, client: httpx.AsyncClient) -> Directory:
+    password, key = settings.idp_directory_password, settings.idp_directory_api_key
+    url, email = settings.idp_directory_url or "", settings.idp_directory_email or ""
+    if settings.idp_directory == "better-auth":
+        return BetterAuthDirectory(url, email, password.get_secret_value() if password else "", client)
+    if settings.idp_directory == "auther":
+        return AutherDirectory(url, key.get_secret_value() if key else "", client)
+    raise SettingsError(("IDP_DIRECTORY: it must say how the provider's users are read: better-auth or auther.",))
+
+
+@contextmanager
+def _counting() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show on a terminal how far something is, on stderr: stdout may be JSON."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def observe(what: str, done: int, total: int | None) -> None:
+            bar.update(task, description=escape(what), completed=done, total=total)
+
+        yield observe
+
+
+_MEANINGS = {
+    Kind.SAME: ("in step", "in step"),
+    Kind.DIFFER: ("differ, would be updated", "differed, updated"),
+    Kind.MISSING: ("missing here, would be added", "missing here, added"),
+    Kind.DISABLED: ("disabled there, would be shut out", "disabled there, shut out"),
+    Kind.ENABLED: ("enabled there, would be let in", "enabled there, let in"),
+    Kind.GONE: ("gone there, would be deleted", "gone there, deleted"),
+    Kind.DELETED_HERE: ("deleted here, left so", "deleted here, left so"),
+    Kind.UNCLEAR: ("the provider cannot say, left alone", "the provider cannot say, left alone"),
+}
+"""What a count means in a dry run, and in one that wrote."""
+
+
+def _print_reconciliation(result: Reconciliation) -> None:
+    meanings = {kind: meaning[result.executed] for kind, meaning in _MEANINGS.items()}
+    if result.refusal is not None:
+        meanings[Kind.GONE] = "gone there, not deleted"
+    counts = Table(box=None, show_header=False, pad_edge=False)
+    counts.add_column(justify="right")
+    for kind in Kind:
+        counts.add_row(f"{result.counts[kind]:,}", meanings[kind])
+    out.print(counts)
+    for kind, found in result.first.items():
+        if found:
+            more = result.counts[kind] - len(found)
+            table = Table("id", "columns", title=meanings[kind], title_justify="left", min_width=40)
+            for each in found:
+                table.add_row(escape(each.sub), ", ".join(each.columns))
+            out.print(table)
+            if more:
+                out.print(f"  and {more:,} more; the first {SHOWN} are shown")
+    if result.refusal is not None:
+        out.print(f"[bold]Nobody {'was' if result.executed else 'would be'} deleted.[/] {escape(result.refusal)}")
+    elif result.in_step:
+        out.print("Everything is in step.")
+    elif not result.executed:
+        out.print("Nothing was changed; shadow reconcile --execute does it.")
+    else:
+        out.print("Done.")
+
+
+@main.command("erase")
+@click.argument("sub")
+@click.option("--execute", is_flag=True, help="Erase; without it, only show what would go.")
+@click.option("--yes", is_flag=True, help="Erase, and do not ask.")
+def run_erasure(sub: str, execute: bool, yes: bool) -> None:
+    """Erase the user with the id SUB, and what cascades from the row; a tombstone stays. Dry by default."""
+
+    async def run() -> None:
+        settings = load(DatabaseSettings)
+        url = settings.database_url.get_secret_value() if settings.database_url else embedded.start()
+        # it waits for whoever writes these rows, and not for ever
+        names = {**served_from(settings.database_schema), "application_name": "shadow", "lock_timeout": "5s"}
+        engine = db.create_engine(url, server_settings=names, poolclass=pool.NullPool)
+        with db.reachable(url):
+            found = await erasure.survey(engine, sub)
+        _print_survey(sub, found)
+        if not found.found or found.blocked:
+            raise SystemExit(REFUSED)
+        if not execute and not yes:
+            out.print("Nothing was changed; shadow erase --execute does it.")
+            return
+        if not yes and not (sys.stdin.isatty() and click.confirm(f"Erase {sub}?")):
+            err.print("Not run. Nothing was changed. Answer yes, or give --yes.")
+            raise SystemExit(REFUSED)
+        try:
+            await erasure.erase(engine, sub)
+        except erasure.Blocked as blocked:
+            err.print(f"[red]Refused: {escape(str(blocked))}.[/] Nothing was changed.", soft_wrap=True)
+            raise SystemExit(REFUSED) from None
+        except DBAPIError as error:
+            if stops.sqlstate(error) not in stops.LOCK_STATES:
+                raise
+            raise LockNotObtained("Others are writing these rows. Nothing was changed; try again.") from None
+        out.print("Erased. A tombstone stays, so that no token makes the user anew.")
+
+    with _told():
+        asyncio.run(run())
+
+
+def _print_survey(sub: str, found: erasure.Survey) -> None:
+    if not found.found:
+        err.print(f"There is no user with the id {escape(sub)}. Nothing was changed.", soft_wrap=True)
+        return
+    lines = Table(box=None, show_header=False, pad_edge=False)
+    for column in ("left", "right", "left", "left"):
+        lines.add_column(justify=column, overflow="fold")  # type: ignore[arg-type]
+    lines.add_row("goes", "1", escape(found.table), "a tombstone stays")
+    for reach in found.reaches:
+        rows = "?" if reach.rows is None else f"{reach.rows:,}"
+        lines.add_row(reach.fate, rows, escape(reach.table), f"by {escape(reach.key)}")
+    out.print(lines)
+    if any(reach.rows is None for reach in found.reaches):
+        out.print("? stands for tables that this role may not read.")
+    if found.blocked:
+        out.print("[bold]Refused. Nothing was changed.[/] Delete or detach what blocks, or give its key a cascade.")
+
+
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port to listen on.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Worker processes.")
 def serve(host: str, port: int, workers: int) -> None:
     """Serve the API with Granian."""
-    from granian.constants import Interfaces, Loops
-    from granian.server import Server
+    from app.api.run import run_server
 
     with _told():
         settings = load(Settings)
@@ -419,17 +594,7 @@ def serve(host: str, port: int, workers: int) -> None:
         if settings.database_url is None:
             # the workers find the embedded server that this process started and stops
             os.environ["DATABASE_URL"] = embedded.start()
-        server = Server(
-            "app.asgi:create_app",
-            host,
-            port,
-            factory=True,
-            interface=Interfaces.ASGI,
-            loop=Loops.uvloop,
-            workers=workers,
-            websockets=False,
-        )
-        server.serve()
+        run_server("app.asgi:create_app", host, port, workers=workers)
 
 
 def _listen(host: str, port: int) -> None:

@@ -6,6 +6,7 @@ error that names it, not silence.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Annotated, Any
@@ -18,18 +19,25 @@ from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import errors
-from app.api.auth import Principal
+from app.api.auth import Principal, read_token
 from app.api.problems import answers
 from app.idp.claims import Claims
+from app.idp.userinfo import Userinfo
 from app.users.identity import ShadowRules, ShadowUser
-from app.users.shadow import Edit, edit, provision, soft_delete
+from app.users.shadow import Edit, edit, provision, refresh, soft_delete
 
 Time = Annotated[str, Meta(extra_json_schema={"extra": {"format": "date-time"}})]
 """ISO 8601 in UTC with milliseconds, as JavaScript's `toISOString` writes it."""
-# Python's `$` would let a last newline pass; (?![\s\S]) means the end in every dialect.
-Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\u0000]*[^\s\u0000][^\u0000]*(?![\s\S])")]
+# The patterns are in the document, and checked here: what a library says of them nobody understands. Python's `$` would
+# let a last newline pass; (?![\s\S]) means the end in every dialect.
+_NAME = r"^[^\u0000]*[^\s\u0000][^\u0000]*(?![\s\S])"
+_IMAGE = r"^https?://[^\s\u0000-\u001f\u007f]+(?![\s\S])"
+_LONGEST_NAME, _LONGEST_IMAGE = 255, 2_048
+Name = Annotated[
+    str, Meta(extra_json_schema={"extra": {"min_length": 1, "max_length": _LONGEST_NAME, "pattern": _NAME}})
+]
 """With something in it that can be seen, and without the NUL that PostgreSQL cannot hold."""
-ImageURL = Annotated[str, Meta(max_length=2048, pattern=r"^https?://[^\s\u0000-\u001f\u007f]+(?![\s\S])")]
+ImageURL = Annotated[str, Meta(extra_json_schema={"extra": {"max_length": _LONGEST_IMAGE, "pattern": _IMAGE}})]
 Mirrored = Annotated[object, Meta(extra_json_schema={"extra": {"read_only": True}})]
 _COMMON = (
     errors.MalformedRequest,
@@ -99,7 +107,7 @@ class ProfileEdit(Struct, rename="camel", forbid_unknown_fields=True):
 
         Raises:
             IdentityField: the body names a field that the provider owns.
-            InvalidEdit: the time is none.
+            InvalidEdit: the time, the name or the address is none.
         """
         mirrored = {"name": self.name, "email": self.email, "emailVerified": self.email_verified, "image": self.image}
         for field, value in mirrored.items():
@@ -109,9 +117,9 @@ class ProfileEdit(Struct, rename="camel", forbid_unknown_fields=True):
         if self.onboarding_completed_at is not UNSET:
             changes["onboarding_completed_at"] = parse_time("onboardingCompletedAt", self.onboarding_completed_at)
         if self.name is not UNSET:
-            changes["name"] = self.name
+            changes["name"] = _checked_name(self.name)
         if self.image is not UNSET:
-            changes["image"] = self.image
+            changes["image"] = None if self.image is None else _checked_image(self.image)
         return changes
 
 
@@ -122,6 +130,8 @@ class Profile:
     rules: ShadowRules
     account_url: str | None
     """Where users change what the provider owns."""
+    userinfo: Userinfo | None = None
+    """What is asked for the e-mail that a token lacks."""
 
 
 class MeController(Controller):
@@ -138,7 +148,7 @@ class MeController(Controller):
 
     @patch(
         summary="Change what the app owns",
-        responses=answers(400, 413, *_COMMON, errors.InvalidEdit, errors.IdentityField),
+        responses=answers(400, 413, 415, *_COMMON, errors.ForeignOrigin, errors.InvalidEdit, errors.IdentityField),
     )
     async def change(
         self,
@@ -151,7 +161,7 @@ class MeController(Controller):
         changes = data.changes(profile.rules.app_owned, profile.account_url)
         return Me(UserView.of(await edit(database, user.id, changes) if changes else user))
 
-    @delete(summary="Delete the user", status_code=200, responses=answers(*_COMMON))
+    @delete(summary="Delete the user", status_code=200, responses=answers(*_COMMON, errors.ForeignOrigin))
     async def remove(self, user: NamedDependency[ShadowUser], database: NamedDependency[AsyncEngine]) -> Deleted:
         """Soft-delete the user: from then on every token of theirs is answered with 403 `account_deleted`."""
         await soft_delete(database, user.id)
@@ -164,7 +174,27 @@ async def provide_user(
     profile: NamedDependency[Profile],
 ) -> ShadowUser:
     """Return the row of who is asking, made or refreshed if need be; the dependency `user`."""
-    return await provision(database, request.auth, profile.rules)
+    claims = request.auth
+    user = await provision(database, claims, profile.rules)
+    if profile.userinfo is None or claims.email is not None or user.email is not None:
+        return user
+    if (token := _presented_jwt(request)) is None:
+        return user
+    if (enriched := await profile.userinfo.enrich(claims, token)) is None:
+        return user
+    try:
+        return await refresh(database, user, enriched, profile.rules)
+    except errors.Contended:  # what the request asked for is there; the rest comes with another one
+        return user
+
+
+def _presented_jwt(request: Request[Principal, Claims, Any]) -> str | None:
+    """Return the provider's token, None if it was a session of the old app that let the request in."""
+    try:
+        token = read_token(request.headers.getall("authorization", []))
+    except errors.MissingCredentials:
+        return None
+    return token if token.count(".") == 2 else None
 
 
 def iso(moment: datetime) -> str:
@@ -173,6 +203,24 @@ def iso(moment: datetime) -> str:
     inside = MINYEAR < moment.year < MAXYEAR
     utc = moment.astimezone(UTC) if inside else moment.replace(tzinfo=UTC)
     return utc.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def _checked_name(name: str) -> str:
+    if len(name) > _LONGEST_NAME or not re.match(_NAME, name):
+        raise errors.InvalidEdit(
+            f"name must have 1 to {_LONGEST_NAME} characters, at least one of them visible, and no NUL.", field="name"
+        )
+    return name
+
+
+def _checked_image(url: str) -> str:
+    if len(url) > _LONGEST_IMAGE or not re.match(_IMAGE, url):
+        raise errors.InvalidEdit(
+            f"image must be null or an http:// or https:// address of at most {_LONGEST_IMAGE:,} characters, "
+            "without spaces.",
+            field="image",
+        )
+    return url
 
 
 def parse_time(field: str, text: str | None) -> datetime | None:

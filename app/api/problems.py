@@ -72,11 +72,15 @@ TABLE: Mapping[type[errors.ShadowError], tuple[HTTPStatus, str]] = {
     errors.NoProfile: (HTTPStatus.FORBIDDEN, "No profile"),
     errors.AccountDeleted: (HTTPStatus.FORBIDDEN, "Account deleted"),
     errors.AccountDisabled: (HTTPStatus.FORBIDDEN, "Account disabled"),
+    errors.ForeignOrigin: (HTTPStatus.FORBIDDEN, "Foreign origin"),
     errors.IdentityField: (HTTPStatus.UNPROCESSABLE_ENTITY, "Field belongs to the identity provider"),
     errors.InvalidEdit: (HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid body"),
     errors.DatabaseUnreachable: (HTTPStatus.SERVICE_UNAVAILABLE, "Database unavailable"),
     errors.NotMigrated: (HTTPStatus.SERVICE_UNAVAILABLE, "Database not migrated"),
     errors.Contended: (HTTPStatus.SERVICE_UNAVAILABLE, "Temporarily unavailable"),
+    errors.MalformedDelivery: (HTTPStatus.BAD_REQUEST, "Malformed delivery"),
+    errors.InvalidSignature: (HTTPStatus.UNAUTHORIZED, "Invalid signature"),
+    errors.StaleDelivery: (HTTPStatus.UNAUTHORIZED, "Stale delivery"),
 }
 # Spelled out, for the standard library's phrases change from one Python to the next.
 _OF_HTTP: Mapping[int, tuple[str, str]] = {
@@ -89,6 +93,7 @@ _OF_HTTP: Mapping[int, tuple[str, str]] = {
     429: ("too_many_requests", "Too many requests"),
 }
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
+_JSON = re.compile(r"application/([A-Za-z0-9.-]+\+)?json", re.IGNORECASE)
 _DOWN = ("08", "28", "3D", "53", "57", "58")
 """SQLSTATE classes of a server that cannot be reached, refuses the role, is full, shutting down or gave up in time."""
 
@@ -143,7 +148,16 @@ class StrictRequest(Request[Any, Any, Any]):
     """Litestar's request; a body that is no JSON for whatever reason is the client's error."""
 
     async def json(self) -> Any:
-        """Return the body's JSON value."""
+        """Return the body's JSON value.
+
+        Raises:
+            ClientException: it is none.
+            HTTPException: 415, it says that it is something else. A body without a type is taken for JSON.
+        """
+        kind, _ = self.content_type
+        if kind and not _JSON.fullmatch(kind):
+            hint = {"Accept-Patch": "application/json"} if self.method == "PATCH" else None  # RFC 5789 section 2.2
+            raise HTTPException("The body must be application/json.", status_code=415, headers=hint)
         try:
             return await super().json()
         except RecursionError:
@@ -201,7 +215,8 @@ def _faults(error: ValidationException) -> list[Fault]:
                 "There is no such field, or it cannot be set.",
             )
         elif field == "data":
-            field, message = "", "A JSON object is needed." if message == "'data'" else message
+            none = message == "'data'" or message.startswith("Expected `object`")
+            field, message = "", "A JSON object is needed." if none else message
         faults.append(Fault(field, message))
     return faults
 

@@ -1,4 +1,4 @@
-"""What a token states of its user, and in what a users row should follow it: pure, no database.
+"""What the provider states of a user, and in what a users row should follow it: pure, no database.
 
 The promise: an older statement never replaces a newer one, silence replaces nothing, and an address is never believed
 verified on the strength of another one.
@@ -6,12 +6,12 @@ verified on the strength of another one.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from app.idp.claims import Claims
+from app.idp.claims import Claims, read_email, read_email_verified, read_image, read_name
 
 PLACEHOLDER_DOMAIN = "placeholder.invalid"
 """RFC 2606 section 2 keeps `.invalid` from ever being a real domain."""
@@ -61,7 +61,7 @@ class ShadowRules:
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What a token says of its user that can be stored, and when it said so. None: it does not say."""
+    """What a token or an event says of a user that can be stored, and when it said so. None: it does not say."""
 
     sub: str
     email: str | None
@@ -73,16 +73,41 @@ class Identity:
     @classmethod
     def of(cls, claims: Claims) -> Identity:
         """Take what can be stored from a token's claims."""
-        email = _storable(claims.email)
+        stated_at = None if claims.iat is None else datetime.fromtimestamp(claims.iat, UTC)
+        return cls._storing(claims.sub, claims.email, claims.email_verified, claims.name, claims.image, stated_at)
+
+    @classmethod
+    def stated(cls, sub: str, members: Mapping[str, object], stated_at: datetime | None) -> Identity:
+        """Take what can be stored from an object that describes a user: an event's, or one of the provider's list."""
+        email, verified = read_email(members), read_email_verified(members)
+        return cls._storing(sub, email, verified, read_name(members), read_image(members), stated_at)
+
+    @classmethod
+    def silent(cls, sub: str, stated_at: datetime) -> Identity:
+        """Return what says nothing but that there is, or was, a user of that id."""
+        return cls(sub, None, None, None, None, stated_at)
+
+    @classmethod
+    def _storing(
+        cls,
+        sub: str,
+        email: str | None,
+        email_verified: bool | None,
+        name: str | None,
+        image: str | None,
+        stated_at: datetime | None,
+    ) -> Identity:
+        email = _storable(email)
         if email is not None and is_placeholder(email):
             email = None  # nobody has such an address; believed, it could take another user's placeholder
         return cls(
-            sub=claims.sub,
+            sub=sub,
             email=email,
-            email_verified=None if email is None else claims.email_verified,
-            name=_storable(claims.name),
-            image=_storable(claims.image),
-            stated_at=None if claims.iat is None else datetime.fromtimestamp(claims.iat, UTC),
+            # Said of an address that is not named, it could be believed of another one.
+            email_verified=None if email is None else email_verified,
+            name=_storable(name),
+            image=_storable(image),
+            stated_at=stated_at,
         )
 
     @property
@@ -93,6 +118,14 @@ class Identity:
     def is_newer_than(self, moment: datetime | None) -> bool:
         """Tell whether this was stated after `moment`; None means never. What has no date is newer than nothing."""
         return self.stated_at is not None and (moment is None or self.stated_at > moment)
+
+    def brings_back(self, user: ShadowUser) -> bool:
+        """Tell whether this, said of a user made anew, is newer than the deletion and than all that is known."""
+        return (
+            user.deleted_at is not None
+            and self.is_newer_than(user.deleted_at)
+            and self.is_newer_than(user.identity_updated_at)
+        )
 
     def changes(self, user: ShadowUser, rules: ShadowRules) -> dict[str, Any]:
         """Return the columns, and their values, in which the row should follow."""

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import base64
+import json
 import re
+import time
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
 import httpx
 import pytest
+from litestar import get, head, post
 
 from app.api.me import iso, parse_time
 from app.errors import InvalidEdit
 from tests.api.conftest import Serve
-from tests.api.provider import Provider
+from tests.api.provider import ISSUER, Provider
 
 TO_ISO_STRING = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
 
@@ -130,6 +135,27 @@ class TestChange:
             answer = await self.change(client, provider, body)
             assert (answer.status_code, answer.json()["code"]) == (422, "invalid_body"), body
 
+    async def test_so_is_null(self, client: httpx.AsyncClient, provider: Provider) -> None:
+        headers = provider.bearer() | {"Content-Type": "application/json"}
+        answer = await client.patch("/me", headers=headers, content="null")
+        assert (answer.status_code, answer.json()["detail"]) == (422, "A JSON object is needed.")
+
+    async def test_a_body_that_says_it_is_something_else_is_not_read(
+        self, client: httpx.AsyncClient, provider: Provider
+    ) -> None:
+        for kind in ("text/plain;charset=UTF-8", "application/x-www-form-urlencoded", "application/jsonx"):
+            headers = provider.bearer() | {"Content-Type": kind}
+            answer = await client.patch("/me", headers=headers, content="{}")
+            assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_media_type"), kind
+            assert answer.headers["accept-patch"] == "application/json"
+
+    async def test_one_that_says_nothing_or_a_kind_of_json_is(
+        self, client: httpx.AsyncClient, provider: Provider
+    ) -> None:
+        for kind in ({}, {"Content-Type": "Application/JSON; charset=utf-8"}, {"Content-Type": "application/x+json"}):
+            answer = await client.patch("/me", headers=provider.bearer() | kind, content="{}")
+            assert answer.status_code == 200, kind
+
     async def test_so_is_none_at_all(self, client: httpx.AsyncClient, provider: Provider) -> None:
         answer = await client.patch("/me", headers=provider.bearer())
         assert (answer.status_code, answer.json()["detail"]) == (422, "A JSON object is needed.")
@@ -162,6 +188,17 @@ class TestChangeOfWhatTheAppOwns:
                 assert (answer.status_code, answer.json()["code"]) == (422, "invalid_body"), body
                 assert [answer.json()["field"]] == list(body)
 
+    async def test_a_person_is_told_what_would_be(self, serve: Serve, provider: Provider) -> None:
+        async with serve(app_owned_fields="name,image") as client:
+            for body, said in (
+                ({"name": " "}, "1 to 255 characters, at least one of them visible"),
+                ({"name": "n" * 256}, "1 to 255 characters"),
+                ({"image": "x"}, "null or an http:// or https:// address"),
+            ):
+                detail = (await client.patch("/me", headers=provider.bearer(), json=body)).json()["detail"]
+                assert said in detail
+                assert "\\" not in detail
+
     async def test_the_other_fields_stay_the_provider_s(self, serve: Serve, provider: Provider) -> None:
         async with serve(app_owned_fields="name") as client:
             answer = await client.patch("/me", headers=provider.bearer(), json={"image": None})
@@ -182,3 +219,112 @@ class TestRemove:
     async def test_another_user_is_not(self, client: httpx.AsyncClient, provider: Provider) -> None:
         await client.delete("/me", headers=provider.bearer())
         assert (await client.get("/me", headers=provider.bearer("bob"))).status_code == 200
+
+
+@pytest.mark.anyio
+class TestHead:
+    async def test_is_get_without_the_body(self, client: httpx.AsyncClient, provider: Provider) -> None:
+        await client.get("/me", headers=provider.bearer())
+        for path in ("/me", "/livez", "/readyz", "/metrics", "/schema", "/schema/openapi.json", "/schema/nope"):
+            get, head = [await client.request(verb, path, headers=provider.bearer()) for verb in ("GET", "HEAD")]
+            assert head.status_code == get.status_code
+            assert head.content == b""
+            if path != "/metrics":  # which has counted one more by then
+                assert head.headers == get.headers
+
+    async def test_asks_for_a_token_where_get_does(self, client: httpx.AsyncClient) -> None:
+        answer = await client.head("/me")
+        assert (answer.status_code, answer.content) == (401, b"")
+        assert answer.headers["www-authenticate"].startswith("Bearer ")
+
+    async def test_is_not_allowed_where_there_is_no_get(self, serve: Serve, provider: Provider) -> None:
+        @post("/notes")
+        async def write() -> None: ...
+
+        async with serve(write) as client:
+            assert (await client.head("/notes", headers=provider.bearer())).status_code == 405
+
+    async def test_of_a_route_of_one_s_own_is_left_to_it(self, serve: Serve, provider: Provider) -> None:
+        @head("/notes")
+        async def look() -> None: ...
+
+        @get("/notes")
+        async def read() -> str:
+            raise AssertionError
+
+        async with serve(look, read) as client:
+            assert (await client.head("/notes", headers=provider.bearer())).status_code == 200
+
+
+class TalkingProvider(Provider):
+    """A provider with a userinfo endpoint, which tells the users' addresses and remembers who asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[str] = []
+        self.emails: dict[str, str] = {}
+
+    def client(self) -> httpx.AsyncClient:
+        def serve(request: httpx.Request) -> httpx.Response:
+            if request.url.path == "/jwks":
+                return httpx.Response(200, json=self.key_set())
+            token = request.headers["authorization"].removeprefix("Bearer ")
+            sub = json.loads(base64.urlsafe_b64decode(token.split(".")[1] + "=="))["sub"]
+            self.asked.append(sub)
+            if sub not in self.emails:
+                raise httpx.ConnectError("no route", request=request)
+            return httpx.Response(200, json={"sub": sub, "email": self.emails[sub], "email_verified": True})
+
+        return httpx.AsyncClient(transport=httpx.MockTransport(serve))
+
+
+@pytest.mark.anyio
+class TestATokenWithoutAnAddress:
+    URL = f"{ISSUER}/userinfo"
+
+    @pytest.fixture
+    def provider(self) -> TalkingProvider:
+        return TalkingProvider()
+
+    async def test_gets_it_from_userinfo_once(self, serve: Serve, provider: TalkingProvider) -> None:
+        provider.emails["ada"] = "ada@example.com"
+        async with serve(idp_userinfo_url=self.URL) as client:
+            for _ in range(3):
+                user = (await client.get("/me", headers=provider.bearer(email=None))).json()["user"]
+                assert (user["email"], user["emailVerified"]) == ("ada@example.com", True)
+            told = (await client.get("/metrics")).text
+        assert provider.asked == ["ada"]
+        assert 'shadow_userinfo_total{outcome="found"} 1.0' in told
+
+    async def test_first_requests_that_come_together_ask_once(self, serve: Serve, provider: TalkingProvider) -> None:
+        provider.emails["ada"] = "ada@example.com"
+        async with serve(idp_userinfo_url=self.URL) as client:
+            headers = provider.bearer(email=None)
+            answers = await asyncio.gather(*(client.get("/me", headers=headers) for _ in range(50)))
+        assert {answer.json()["user"]["email"] for answer in answers} == {"ada@example.com"}
+        assert provider.asked == ["ada"]
+
+    async def test_is_served_where_userinfo_cannot_be_had(self, serve: Serve, provider: TalkingProvider) -> None:
+        async with serve(idp_userinfo_url=self.URL) as client:
+            answer = await client.get("/me", headers=provider.bearer(email=None))
+            assert (answer.status_code, answer.json()["user"]["email"]) == (200, None)
+            assert (await client.get("/me", headers=provider.bearer(email=None))).status_code == 200
+        assert provider.asked == ["ada"]
+
+    async def test_asks_for_nobody_else(self, serve: Serve, provider: TalkingProvider) -> None:
+        async with serve(idp_userinfo_url=self.URL, provision_machine_tokens=True) as client:
+            await client.get("/me", headers=provider.bearer("bob"))
+            await client.get("/me", headers=provider.bearer("bob", email=None))
+            await client.get("/me", headers=provider.bearer("svc", client_id="svc", email=None))
+        assert provider.asked == []
+
+    async def test_takes_the_address_from_an_older_assertion(self, serve: Serve, provider: TalkingProvider) -> None:
+        provider.emails["new"] = "it@example.com"
+        async with serve(idp_userinfo_url=self.URL) as client:
+            old = provider.bearer("old", email="it@example.com", iat=int(time.time()) - 100)
+            await client.get("/me", headers=old)
+            new = (await client.get("/me", headers=provider.bearer("new", email=None))).json()["user"]
+            assert (await client.get("/me", headers=old)).json()["user"]["email"] is None
+            told = (await client.get("/metrics")).text
+        assert new["email"] == "it@example.com"
+        assert 'shadow_rows_total{change="conflict"} 1.0' in told

@@ -193,7 +193,7 @@ class TestAddresses:
     ) -> None:
         await provision(engine, claims("old", email="it@example.com"), RULES)
         await provision(engine, claims("new", email="it@example.com", iat=MONDAY + 1), RULES)
-        (line,) = (record.getMessage() for record in caplog.records if record.name == "app.users.shadow")
+        (line,) = (record.getMessage() for record in caplog.records if record.name == "app.users.rows")
         assert "'old'" in line
         assert "'new'" in line
         assert "example.com" not in line

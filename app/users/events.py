@@ -1,0 +1,254 @@
+"""What the provider says unasked: its events, and what reconciliation reads back, applied to rows and standings.
+
+    created, updated   the row is made or follows; `created` brings a deleted one back if it is newer than the deletion
+    verified           the address that the row has is verified
+    deleted            soft: the row says nothing of the user any more; erase: it goes, with what cascades from it
+                       either way a row that is deleted stays, so that no token makes the user anew
+    other, tests       recorded only
+
+The promise: an event is recorded and applied in one transaction, once, however often and in whatever order it comes;
+a failure leaves no trace, so that the provider's next attempt works. Nothing of what it said is kept but in the row.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Literal
+
+from sqlalchemy import update
+from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from app.idp.claims import read_disabled
+from app.idp.events import IdpEvent
+from app.users.erasure import Blocked, erase_row
+from app.users.identity import AddressLost, Identity, ShadowRules, ShadowUser, placeholder
+from app.users.model import ReceivedEvent, Standing, User
+from app.users.rows import (
+    Overtaken,
+    add,
+    change,
+    confirm,
+    contest,
+    follow,
+    live,
+    lock_addresses,
+    older,
+    persistently,
+    read,
+    tell,
+    transaction,
+)
+
+_log = logging.getLogger(__name__)
+
+OnDeleted = Literal["soft", "erase"]
+
+
+class Outcome(StrEnum):
+    """What became of a statement."""
+
+    applied = "applied"
+    unchanged = "unchanged"
+    """The row said so already, or knew something newer."""
+    ignored = "ignored"
+    """It is about nothing that is kept here."""
+    deduped = "deduped"
+    """An event of that id was recorded before."""
+
+
+_STANDING = ("banned", "status", "deactivatedAt", "deactivated_at")
+"""Members from which `read_disabled` concludes; where none is there, nothing is said of it."""
+
+
+async def apply_event(engine: AsyncEngine, event: IdpEvent, rules: ShadowRules, *, on_deleted: OnDeleted) -> Outcome:
+    """Record an event and apply it, in one transaction.
+
+    Args:
+        engine: of the server.
+        event: whose signature was checked.
+        rules: what the deployment decides of its rows.
+        on_deleted: what becomes of a row whose user the provider has deleted.
+
+    Raises:
+        Contended, NotMigrated: see there; then, and after any other error, nothing was recorded.
+    """
+
+    async def attempt(connection: AsyncConnection) -> tuple[Outcome, AddressLost | None]:
+        if not await _record(connection, event):
+            return Outcome.deduped, None
+        outcome, lost = await _apply(connection, event, rules, on_deleted)
+        if outcome is not Outcome.applied:
+            mine = ReceivedEvent.id == event.id
+            await connection.execute(update(ReceivedEvent).where(mine).values(outcome=outcome.value))
+        return outcome, lost
+
+    return await _said(engine, attempt, rules)
+
+
+async def assert_identity(engine: AsyncEngine, stated: Identity, rules: ShadowRules) -> Outcome:
+    """Make the row, or let it follow what was read at the provider; one that is soft-deleted stays so.
+
+    Raises:
+        Contended, NotMigrated: see there.
+    """
+
+    async def attempt(connection: AsyncConnection) -> tuple[Outcome, AddressLost | None]:
+        return await _follow(connection, stated, rules)
+
+    return await _said(engine, attempt, rules)
+
+
+async def mark_deleted(engine: AsyncEngine, sub: str, stated_at: datetime, on_deleted: OnDeleted) -> Outcome:
+    """Apply that the provider has no such user as of `stated_at`.
+
+    Raises:
+        Contended, NotMigrated: see there.
+    """
+
+    async def attempt(connection: AsyncConnection) -> tuple[Outcome, None]:
+        return await _delete(connection, sub, stated_at, on_deleted), None
+
+    return await _said(engine, attempt, ShadowRules())
+
+
+async def set_standing(engine: AsyncEngine, sub: str, disabled: bool, stated_at: datetime) -> Outcome:
+    """Note whether the provider has shut a user out, unless something newer is known.
+
+    Raises:
+        Contended, NotMigrated: see there.
+    """
+
+    async def attempt(connection: AsyncConnection) -> tuple[Outcome, None]:
+        return await _stand(connection, sub, disabled, stated_at), None
+
+    return await _said(engine, attempt, ShadowRules())
+
+
+async def _said(
+    engine: AsyncEngine,
+    attempt: Callable[[AsyncConnection], Awaitable[tuple[Outcome, AddressLost | None]]],
+    rules: ShadowRules,
+) -> Outcome:
+    async def once() -> tuple[Outcome, AddressLost | None]:
+        async with transaction(engine) as connection:
+            return await attempt(connection)
+
+    outcome, lost = await persistently(once)
+    tell(lost, rules)
+    return outcome
+
+
+async def _record(connection: AsyncConnection, event: IdpEvent) -> bool:
+    """Record the event unless one of its id was; a delivery at the same time is waited for."""
+    values = {
+        "id": event.id,
+        "type": event.type,
+        "sub": event.sub,
+        "stated_at": event.stated_at,
+        "outcome": Outcome.applied.value,
+    }
+    statement = insert(ReceivedEvent).values(values).on_conflict_do_nothing().returning(ReceivedEvent.id)
+    return (await connection.execute(statement)).one_or_none() is not None
+
+
+async def _apply(
+    connection: AsyncConnection, event: IdpEvent, rules: ShadowRules, on_deleted: OnDeleted
+) -> tuple[Outcome, AddressLost | None]:
+    if event.is_test or event.sub is None or event.kind == "other":
+        return Outcome.ignored, None
+    # a statement without a date may make a row, and changes none; of the two that shut somebody out that is not enough
+    now = datetime.now(UTC)
+    if event.kind == "deleted":
+        return await _delete(connection, event.sub, event.stated_at or now, on_deleted), None
+    stated = Identity.stated(event.sub, event.members, event.stated_at)
+    lost = None
+    if event.kind == "verified":
+        outcome = await _verify(connection, stated)
+    else:
+        outcome, lost = await _follow(connection, stated, rules, returns=event.kind == "created")
+    if any(name in event.members for name in _STANDING):
+        disabled = read_disabled(event.members, now.timestamp())
+        stands = await _stand(connection, event.sub, disabled, event.stated_at or now)
+        outcome = Outcome.applied if Outcome.applied in (outcome, stands) else outcome
+    return outcome, lost
+
+
+async def _follow(
+    connection: AsyncConnection, stated: Identity, rules: ShadowRules, *, returns: bool = False
+) -> tuple[Outcome, AddressLost | None]:
+    followed = await follow(connection, stated, rules, returns=returns, dates=True)
+    return Outcome.applied if followed.changed else Outcome.unchanged, followed.lost
+
+
+async def _verify(connection: AsyncConnection, stated: Identity) -> Outcome:
+    """Believe the row's address verified, unless another one was named."""
+    user = await read(connection, stated.sub)
+    if (
+        user is None
+        or user.deleted_at is not None
+        or user.email is None
+        or stated.email not in (None, user.email)
+        or not stated.is_newer_than(user.identity_updated_at)
+    ):
+        return Outcome.unchanged
+    if user.email_verified:
+        await confirm(connection, stated)
+        return Outcome.unchanged
+    same = User.email == user.stored_email
+    date = stated.stated_at
+    if await change(
+        connection, live(stated.sub), older(stated), same, email_verified=True, identity_updated_at=date
+    ) is None:  # fmt: skip
+        raise Overtaken
+    return Outcome.applied
+
+
+async def _delete(connection: AsyncConnection, sub: str, stated_at: datetime, on_deleted: OnDeleted) -> Outcome:
+    silent = Identity.silent(sub, stated_at)
+    await lock_addresses(connection, {silent.address})
+    user = await read(connection, sub, lock=True)
+    known = user.identity_updated_at if user else None
+    # events are dated in whole seconds, rows as finely as the provider says
+    if known is not None and stated_at < known.replace(microsecond=0):
+        return Outcome.unchanged
+    if user is not None and on_deleted == "erase":
+        try:
+            await erase_row(connection, sub, stated_at)
+        except Blocked as blocked:
+            _log.warning("%r was deleted by the provider and is not erased but soft-deleted: %s", sub, blocked)
+        else:
+            return Outcome.applied
+    if user is not None and _says_nothing(user) and user.deleted_at == stated_at:
+        return Outcome.unchanged
+    address, _ = await contest(connection, silent)
+    if user is None:
+        made = await add(connection, silent, address, deleted_at=stated_at)
+    else:
+        made = await change(
+            connection, User.id == sub,
+            name="", email=address, email_verified=False, image=None,
+            deleted_at=stated_at, identity_updated_at=stated_at,
+        )  # fmt: skip
+    if made is None:
+        raise Overtaken
+    return Outcome.applied
+
+
+def _says_nothing(user: ShadowUser) -> bool:
+    said = (user.name, user.stored_email, user.email_verified, user.image)
+    return said == ("", placeholder(user.id), False, None)
+
+
+async def _stand(connection: AsyncConnection, sub: str, disabled: bool, stated_at: datetime) -> Outcome:
+    stated = insert(Standing).values(id=sub, disabled=disabled, stated_at=stated_at)
+    newer = stated.on_conflict_do_update(
+        index_elements=[Standing.id],
+        set_={"disabled": stated.excluded.disabled, "stated_at": stated.excluded.stated_at},
+        where=Standing.stated_at < stated.excluded.stated_at,
+    )
+    changed = (await connection.execute(newer.returning(Standing.id))).one_or_none()
+    return Outcome.unchanged if changed is None else Outcome.applied

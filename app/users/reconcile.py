@@ -1,0 +1,312 @@
+"""The rows against the provider's users: what was missed while no event came and no token was shown.
+
+    the list, page by page ──▶ compared by id ──▶ same | differ | missing | disabled | enabled | deleted here
+    whoever has a row and was not in it ──▶ asked for, one by one
+        the provider knows them ──▶ compared as above
+        a 404 for that very id  ──▶ gone
+        it cannot say           ──▶ unclear, left alone
+    brakes ──▶ whoever is gone is deleted
+
+Every write is that of an event (`app.users.events`), in a transaction of its own, dated by the request that read it: so
+what a token or a webhook says meanwhile stands, and a run that was killed is finished by running it again.
+
+The promise: who is not in the list is not therefore deleted, nobody is deleted before everybody was read, and not one
+if the list was empty, does not add up, or would take more than `BRAKE` percent. A dry run writes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
+
+from sqlalchemy import Executable, func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from app.idp.claims import read_disabled
+from app.idp.directory import Directory, Entry
+from app.users import rows
+from app.users.events import OnDeleted, Outcome, assert_identity, mark_deleted, set_standing
+from app.users.identity import Identity, ShadowRules, ShadowUser
+from app.users.model import Standing, User
+
+BRAKE = 5
+"""Percent of the rows that are not deleted: so many may go without a person's number."""
+SHOWN = 20
+"""Findings of a kind that are kept to be shown."""
+_CHUNK = 500
+"""Ids a statement asks for."""
+_STANDING = ("banned", "status", "deactivatedAt", "deactivated_at")
+
+
+class Kind(StrEnum):
+    """What a comparison can find."""
+
+    SAME = "same"
+    DIFFER = "differ"
+    """What is mirrored is not what the provider has."""
+    MISSING = "missing"
+    """No row here."""
+    DISABLED = "disabled"
+    """Banned or deactivated there, and not known to be here."""
+    ENABLED = "enabled"
+    """Shut out here, and no longer there."""
+    GONE = "gone"
+    """A row here, and a 404 there."""
+    DELETED_HERE = "deleted_here"
+    """Known there, soft-deleted here: stays so."""
+    UNCLEAR = "unclear"
+    """The provider cannot say whether it knows them: left alone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One user of a kind other than `SAME`."""
+
+    sub: str
+    columns: tuple[str, ...] = ()
+    """Where they differ."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Course:
+    """What a run may do."""
+
+    execute: bool
+    rules: ShadowRules
+    on_deleted: OnDeleted = "soft"
+    allow_deletions: int | None = None
+    """How many may be deleted; None: `BRAKE` percent, and where machines have rows, which no provider lists, none."""
+
+
+@dataclass(slots=True)
+class Reconciliation:
+    """What was found and done."""
+
+    executed: bool
+    counts: Counter[Kind] = field(default_factory=Counter)
+    first: dict[Kind, list[Difference]] = field(default_factory=dict)
+    """The first `SHOWN` of each kind."""
+    listed: int = 0
+    """Different users that the list held."""
+    total: int | None = None
+    """How many there are, as the provider says; None: it has no list."""
+    live: int = 0
+    """Rows here that were not deleted."""
+    deleted: int = 0
+    refusal: str | None = None
+    """Why nobody was, or would be, deleted."""
+
+    def note(self, kind: Kind, difference: Difference) -> None:
+        """Count, and keep the first ones."""
+        self.counts[kind] += 1
+        shown = self.first.setdefault(kind, [])
+        if kind is not Kind.SAME and len(shown) < SHOWN:
+            shown.append(difference)
+
+    @property
+    def in_step(self) -> bool:
+        """Whether nothing was found that a run would change."""
+        return not any(self.counts[kind] for kind in Kind if kind not in _LEFT)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it as a JSON object."""
+        shown = {kind: found for kind, found in self.first.items() if found}
+        return {
+            "executed": self.executed,
+            "counts": {kind.value: self.counts[kind] for kind in Kind},
+            "first": {
+                kind.value: [{"id": each.sub, "columns": list(each.columns)} for each in found]
+                for kind, found in shown.items()
+            },
+            "listed": self.listed,
+            "total": self.total,
+            "live": self.live,
+            "deleted": self.deleted,
+            "refusal": self.refusal,
+        }
+
+
+_LEFT = frozenset({Kind.SAME, Kind.DELETED_HERE, Kind.UNCLEAR})
+Observe = Callable[[str, int, int | None], None]
+"""Told what is going on, how much of it is done, and of how much, if that is known."""
+
+
+async def reconcile(
+    engine: AsyncEngine, directory: Directory, course: Course, observe: Observe = lambda *_: None
+) -> Reconciliation:
+    """Compare every user of the provider with the rows, and, if `course` says so, bring the rows into step.
+
+    Raises:
+        DirectoryFailed: the provider's users cannot be read; what was done until then stays, and nobody was deleted.
+        Contended, NotMigrated: as `app.users.shadow`.
+    """
+    run = _Run(engine, directory, course, observe)
+    await run.read_list()
+    if (refusal := run.list_fault()) is None:
+        gone = await run.ask_for_the_others()
+        refusal = run.brake(gone)
+        if course.execute and refusal is None:
+            await run.delete(gone)
+    run.result.refusal = refusal
+    return run.result
+
+
+class _Run:
+    def __init__(self, engine: AsyncEngine, directory: Directory, course: Course, observe: Observe) -> None:
+        self._engine = engine
+        self._directory = directory
+        self._course = course
+        self._observe = observe
+        self._met: set[str] = set()
+        self._whole = True
+        self.result = Reconciliation(executed=course.execute)
+
+    async def read_list(self) -> None:
+        """Read the list until one reading holds as many users as the provider says there are."""
+        for order in self._directory.orders:
+            listed: set[str] = set()
+            async for page in self._directory.pages(order):
+                self.result.total = page.total
+                listed.update(entry.sub for entry in page.entries)
+                await self._compare(page.entries)
+                self._observe("Reading the provider's users", len(listed), page.total)
+            self.result.listed = len(listed)
+            self._whole = 0 < len(listed) == self.result.total
+            if self._whole:
+                return
+
+    def list_fault(self) -> str | None:
+        """Return why the list cannot tell whom to ask for."""
+        if self.result.total is None:
+            return None
+        if not self._met:
+            return "The provider's list of users is empty. A query that fails there looks the same."
+        if not self._whole:
+            return (
+                f"The provider says it has {self.result.total:,} users, and its list held {self.result.listed:,}. "
+                "Run again; if that stays so, look at the provider's log."
+            )
+        return None
+
+    async def ask_for_the_others(self) -> list[Entry]:
+        """Ask for each who has a row and was not in the list; return those whom the provider does not know."""
+        gone: list[Entry] = []
+        live = await self._count_live()
+        async for subs in self._live_subs():
+            for sub in subs:
+                if sub not in self._met:
+                    entry = await self._directory.find(sub)
+                    if entry.state == "unknown":
+                        gone.append(entry)
+                        self.result.note(Kind.GONE, Difference(sub))
+                    elif entry.state == "unclear":
+                        self.result.note(Kind.UNCLEAR, Difference(sub))
+                    else:
+                        await self._compare((entry,))
+                self.result.live += 1
+                self._observe("Asking for those it did not list", self.result.live, live)
+        return gone
+
+    def brake(self, gone: list[Entry]) -> str | None:
+        """Return why those who are gone must not be deleted."""
+        if not gone:
+            return None
+        if not self._met:
+            return "The provider knows not one of the users here: that is another provider, or another kind of id."
+        allowed = self._course.allow_deletions
+        if allowed is None:
+            if self._course.rules.provision_machines:
+                return (
+                    f"{len(gone):,} would be deleted, and machines have rows here (PROVISION_MACHINE_TOKENS), which "
+                    f"no provider has among its users. Look at them; --allow-deletions {len(gone)} deletes them."
+                )
+            if len(gone) * 100 <= self.result.live * BRAKE:
+                return None
+            return (
+                f"{len(gone):,} of {self.result.live:,} would be deleted, which is more than {BRAKE} %. "
+                f"Look at them; --allow-deletions {len(gone)} deletes them."
+            )
+        if len(gone) <= allowed:
+            return None
+        return f"{len(gone):,} would be deleted, and --allow-deletions allows {allowed:,}."
+
+    async def delete(self, gone: list[Entry]) -> None:
+        """Delete, each in a transaction; who was stated to be there since they were asked for stays."""
+        for entry in gone:
+            outcome = await mark_deleted(self._engine, entry.sub, entry.read_at, self._course.on_deleted)
+            self.result.deleted += outcome is Outcome.applied
+            self._observe("Deleting who is gone", self.result.deleted, len(gone))
+
+    async def _compare(self, entries: Iterable[Entry]) -> None:
+        new = {entry.sub: entry for entry in entries if entry.sub not in self._met}
+        self._met.update(new)
+        users, shut_out = await self._look_up(new)
+        for sub, entry in new.items():
+            await self._follow(entry, users.get(sub), sub in shut_out)
+
+    async def _follow(self, entry: Entry, user: ShadowUser | None, shut_out: bool) -> None:
+        """Compare one user, note what is found, and write it unless the run is dry."""
+        sub, course = entry.sub, self._course
+        if user is not None and user.deleted_at is not None:
+            self.result.note(Kind.DELETED_HERE, Difference(sub))
+            return
+        kinds: list[Kind] = []
+        disabled = _disabled(entry)
+        if disabled is not None and disabled != shut_out:
+            kinds.append(Kind.DISABLED if disabled else Kind.ENABLED)
+            self.result.note(kinds[-1], Difference(sub))
+            if course.execute:
+                await set_standing(self._engine, sub, disabled, entry.read_at)
+        stated = Identity.stated(sub, entry.members, entry.read_at)
+        columns = () if user is None else tuple(stated.changes(user, course.rules))
+        if user is None or columns:
+            kinds.append(Kind.MISSING if user is None else Kind.DIFFER)
+            shown = tuple(column for column in columns if column != "identity_updated_at")
+            self.result.note(kinds[-1], Difference(sub, shown))
+            if course.execute:
+                await assert_identity(self._engine, stated, course.rules)
+        if not kinds:
+            self.result.note(Kind.SAME, Difference(sub))
+
+    async def _look_up(self, subs: Iterable[str]) -> tuple[Mapping[str, ShadowUser], frozenset[str]]:
+        """Return the rows of some users, and who of them is shut out here."""
+        wanted = list(subs)
+
+        async def attempt() -> tuple[Mapping[str, ShadowUser], frozenset[str]]:
+            async with rows.transaction(self._engine) as connection:
+                found = await connection.execute(select(*rows.COLUMNS).where(User.id.in_(wanted)))
+                users = [user for row in found if (user := rows.user_of(row)) is not None]
+                shut_out = select(Standing.id).where(Standing.id.in_(wanted), Standing.disabled)
+                return {user.id: user for user in users}, frozenset((await connection.execute(shut_out)).scalars())
+
+        return await rows.persistently(attempt)
+
+    async def _count_live(self) -> int:
+        (count,) = await self._read(select(func.count()).select_from(User).where(User.deleted_at.is_(None)))
+        return int(count)
+
+    async def _live_subs(self) -> AsyncIterator[list[str]]:
+        last = ""
+        while True:
+            live = select(User.id).where(User.deleted_at.is_(None), User.id > last).order_by(User.id).limit(_CHUNK)
+            if not (subs := await self._read(live)):
+                return
+            yield subs
+            last = subs[-1]
+
+    async def _read(self, statement: Executable) -> list[Any]:
+        async def attempt() -> list[Any]:
+            async with rows.transaction(self._engine) as connection:
+                return list((await connection.execute(statement)).scalars())
+
+        return await rows.persistently(attempt)
+
+
+def _disabled(entry: Entry) -> bool | None:
+    """Tell whether the provider has shut the user out; None: it says nothing of that."""
+    if not any(name in entry.members for name in _STANDING):
+        return None
+    return read_disabled(entry.members, entry.read_at.timestamp())
