@@ -31,8 +31,10 @@ test: $(STAMP) ## the tests
 test-faults: $(STAMP) ## the tests that kill processes and servers, fill disks, and go through poolers
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m faults
 
-test-interop: $(STAMP) ## the tests beside a real Better Auth, on Node
-	@if command -v npm >/dev/null; then cd tests/betterauth && npm install --no-package-lock --no-audit --no-fund --silent; else echo "Node is missing: the tests with a real Better Auth are skipped"; fi
+test-interop: $(STAMP) ## the tests with real providers, and a real Better Auth as the old app, on Node
+	@if ! command -v npm >/dev/null; then echo "Node is missing: the tests with real providers and a real Better Auth are skipped"; \
+	else for folder in tests/betterauth tests/providers; do \
+	  (cd $$folder && npm install --no-package-lock --no-audit --no-fund --silent) || exit 1; done; fi
 	@$(BIN)/python -m pytest tests/interop -rs
 
 bench-cutover: $(STAMP) ## how long readers and writers wait at a million users, beside a plain DROP ... CASCADE

@@ -34,13 +34,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import embedded
 from app.api.auth import Authentication, provide_principal
 from app.api.challenge import Challenge, Resource
-from app.api.document import openapi_config
-from app.api.head import answering_head
+from app.api.document import ClosedStructs, openapi_config
 from app.api.health import HealthController, Parts
 from app.api.legacy import DualAuthentication, LegacyRules
 from app.api.logs import Logs
 from app.api.me import MeController, Profile, provide_user
 from app.api.metadata import Metadata
+from app.api.methods import complete_methods
 from app.api.metrics import Metrics
 from app.api.problems import Problems, StrictRequest, is_database_down
 from app.api.run import GranianRun
@@ -195,14 +195,14 @@ def create_app(
         exception_handlers=Problems(Challenge(resource)).handlers(),
         lifespan=[database, provider],
         logging_config=Logs(format=settings.log_format, level=settings.log_level),
-        plugins=[GranianRun()],
+        plugins=[GranianRun(), ClosedStructs()],
         openapi_config=openapi_config(settings.path_prefix, version("shadow-users"), settings.public_url),
         request_class=StrictRequest,
         request_max_body_size=LARGEST_BODY,
         state=State({"metrics": metrics}),
     )
     # around the router itself, for Litestar's middleware sees nothing of requests that no route is found for
-    app.asgi_handler = metrics.measuring(answering_head(app.asgi_handler))
+    app.asgi_handler = metrics.measuring(complete_methods(app))
     return app
 
 
@@ -234,13 +234,14 @@ def served_from(schema: str, statement_timeout: int = 0) -> dict[str, str]:
 
     Args:
         schema: the one that holds `users`.
-        statement_timeout: seconds that one statement may take, 0 for any number.
+        statement_timeout: seconds that one statement may take; 0 leaves it to the database.
     """
+    limit = {"statement_timeout": f"{statement_timeout}s"} if statement_timeout else {}
     return {
         "search_path": search_path(beside_schema(schema), schema),
         "TimeZone": "UTC",
         "application_name": "shadow-users",
-        "statement_timeout": f"{statement_timeout}s",
+        **limit,
     }
 
 
@@ -265,14 +266,17 @@ def check_mode(settings: Settings) -> None:
         engine = open_database(settings)
         try:
             await _prepare(SessionFinder(partial(locate_sessions, settings)), engine)
-        except NotMigrated as error:
-            raise SettingsError((error.message,)) from None
         finally:
             await engine.dispose()
 
     # a loop of its own, for there may be one already: servers call create_app where they please
     with ThreadPoolExecutor(1) as apart:
-        apart.submit(asyncio.run, look()).result()
+        try:
+            apart.submit(asyncio.run, look()).result()
+        except NotMigrated as error:
+            if settings.database_url is None:
+                embedded.stop()  # a server's worker that ends at this leaves it to nobody
+            raise SettingsError((error.message,)) from None
 
 
 async def locate_sessions(settings: Settings, engine: AsyncEngine) -> LegacySessions:

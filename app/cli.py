@@ -81,7 +81,7 @@ def _told() -> Iterator[None]:
         err.print(f"[red]{escape(stops.said(error))}[/]")
         raise SystemExit(FAILED) from None
     except KeyboardInterrupt:
-        err.print("Interrupted; the revision that was running is rolled back.")
+        err.print("Interrupted; what was running is rolled back.")
         raise SystemExit(130) from None
 
 
@@ -498,6 +498,8 @@ def _print_reconciliation(result: Reconciliation) -> None:
     meanings = {kind: meaning[result.executed] for kind, meaning in _MEANINGS.items()}
     if result.refusal is not None:
         meanings[Kind.GONE] = "gone there, not deleted"
+    elif result.executed and result.deleted < result.counts[Kind.GONE]:
+        meanings[Kind.GONE] = f"gone there, {result.deleted:,} deleted; of the others something newer is known"
     counts = Table(box=None, show_header=False, pad_edge=False)
     counts.add_column(justify="right")
     for kind in Kind:
@@ -535,18 +537,18 @@ def run_erasure(sub: str, execute: bool, yes: bool) -> None:
         # it waits for whoever writes these rows, and not for ever
         names = {**served_from(settings.database_schema), "application_name": "shadow", "lock_timeout": "5s"}
         engine = db.create_engine(url, server_settings=names, poolclass=pool.NullPool)
-        with db.reachable(url):
-            found = await erasure.survey(engine, sub)
-        _print_survey(sub, found)
-        if not found.found or found.blocked:
-            raise SystemExit(REFUSED)
-        if not execute and not yes:
-            out.print("Nothing was changed; shadow erase --execute does it.")
-            return
-        if not yes and not (sys.stdin.isatty() and click.confirm(f"Erase {sub}?")):
-            err.print("Not run. Nothing was changed. Answer yes, or give --yes.")
-            raise SystemExit(REFUSED)
         try:
+            with db.reachable(url):
+                found = await erasure.survey(engine, sub)
+            _print_survey(sub, found)
+            if not found.found or found.blocked:
+                raise SystemExit(REFUSED)
+            if not execute and not yes:
+                out.print("Nothing was changed; shadow erase --execute does it.")
+                return
+            if not yes and not (sys.stdin.isatty() and click.confirm(f"Erase {sub}?")):
+                err.print("Not run. Nothing was changed. Answer yes, or give --yes.")
+                raise SystemExit(REFUSED)
             await erasure.erase(engine, sub)
         except erasure.Blocked as blocked:
             err.print(f"[red]Refused: {escape(str(blocked))}.[/] Nothing was changed.", soft_wrap=True)
@@ -567,7 +569,7 @@ def _print_survey(sub: str, found: erasure.Survey) -> None:
         return
     lines = Table(box=None, show_header=False, pad_edge=False)
     for column in ("left", "right", "left", "left"):
-        lines.add_column(justify=column, overflow="fold")  # type: ignore[arg-type]
+        lines.add_column(justify=column, overflow="fold")
     lines.add_row("goes", "1", escape(found.table), "a tombstone stays")
     for reach in found.reaches:
         rows = "?" if reach.rows is None else f"{reach.rows:,}"

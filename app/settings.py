@@ -147,7 +147,7 @@ class Settings(DatabaseSettings):
     app_owned_fields: Listed = ()
     """Of `name` and `image`: which the app owns; taken from the provider at first sight only."""
     statement_timeout_seconds: int = Field(default=10, ge=0, le=3_600)
-    """How long the database may work on one statement of the server's; 0 means for ever."""
+    """How long the database may work on one statement of the server's; 0 leaves that to its own settings."""
     log_format: Literal["console", "json"] | None = None
     """Unset means console on a terminal, else json."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"

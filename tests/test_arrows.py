@@ -16,7 +16,7 @@ ARROWS: dict[str, set[str]] = {
     "app.db": {"app.errors"},
     "app.settings": {"app.errors", "app.db"},
     "app.idp": {"app.errors", "app.idp"},
-    "app.users": {"app.errors", "app.users", "app.db", "app.idp.claims"},
+    "app.users": {"app.errors", "app.users", "app.db", "app.idp.claims", "app.idp.events", "app.idp.directory"},
     "app.api": {"app.errors", "app.api", "app.users", "app.idp"},
     "app.cutover": {"app.cutover"},
 }

@@ -12,7 +12,7 @@ from __future__ import annotations
 import html
 from importlib.metadata import distribution
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from litestar import Request, Response, Router, get
@@ -21,9 +21,16 @@ from litestar.exceptions import NotFoundException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import JsonRenderPlugin, OpenAPIRenderPlugin, YamlRenderPlugin
-from litestar.openapi.spec import Server
+from litestar.openapi.spec import Schema, Server
+from litestar.plugins import OpenAPISchemaPlugin
+from litestar.typing import FieldDefinition
+from msgspec import Struct
+from msgspec.structs import StructConfig
 
 from app.api.auth import SECURITY_SCHEME, security_components
+
+if TYPE_CHECKING:
+    from litestar._openapi.schema_generation import SchemaCreator
 
 _ASSETS = {"swagger-ui.css": "text/css", "swagger-ui-bundle.js": "text/javascript"}
 _POLICY = (
@@ -88,6 +95,29 @@ def openapi_config(path_prefix: str, version: str, public_url: str | None = None
         ),
         render_plugins=[_Page(f"{outside}{path_prefix}/schema"), JsonRenderPlugin(), YamlRenderPlugin()],
     )
+
+
+class ClosedStructs(OpenAPISchemaPlugin):
+    """Has it in the document where a Struct takes no fields but its own."""
+
+    def is_plugin_supported_field(self, field_definition: FieldDefinition) -> bool:
+        """Tell whether it is such a Struct."""
+        if field_definition.is_union or not field_definition.is_subclass_of(Struct):
+            return False
+        config: StructConfig = field_definition.type_.__struct_config__
+        return config.forbid_unknown_fields
+
+    def to_openapi_schema(self, field_definition: FieldDefinition, schema_creator: SchemaCreator) -> Schema:
+        """Return the schema that Litestar makes of it, closed."""
+        schema: Schema = next(
+            plugin.to_openapi_schema(field_definition, schema_creator)
+            for plugin in schema_creator.plugins
+            if isinstance(plugin, OpenAPISchemaPlugin)
+            and plugin is not self
+            and plugin.is_plugin_supported_field(field_definition)
+        )
+        schema.additional_properties = False
+        return schema
 
 
 class _Page(OpenAPIRenderPlugin):

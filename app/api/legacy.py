@@ -2,7 +2,8 @@
 
     Authorization: Bearer a.b.c     a JWT: the verifier decides, alone; in legacy it is refused
     Authorization: Bearer <other>   a session's token, signed or plain
-    no Bearer, but a cookie         the old app's signed cookie; what changes something must come from a trusted origin
+    no Bearer, but a cookie         the old app's signed cookie; what can change something, and a websocket, must come
+                                    from a trusted origin
     neither                         MissingCredentials
 
 The promise: the first line that applies decides. A bad JWT is never looked for among the sessions, a bad header never
@@ -17,6 +18,7 @@ from typing import Any, Literal
 from urllib.parse import unquote
 
 from litestar.connection import ASGIConnection
+from litestar.enums import ScopeType
 from litestar.middleware.authentication import AuthenticationResult
 from litestar.types import ASGIApp
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -76,13 +78,15 @@ class LegacyRules:
         """Let pass what a page of a trusted origin sent, or what changes nothing.
 
         A browser adds the cookie to whatever any page sends here, and alone says whose page it is (Fetch standard,
-        3.2; Fetch Metadata, 2.3). Who is no browser, and says neither, should send the token as Bearer.
+        3.2; Fetch Metadata, 2.3). Who is no browser, and says neither, should send the token as Bearer. A websocket
+        begins with a GET, but what is said through it may change anything, and any page may open and read it
+        (RFC 6455 section 10.2).
 
         Raises:
-            ForeignOrigin: the request changes something, and comes from elsewhere or does not say from where.
+            ForeignOrigin: the request can change something, and comes from elsewhere or does not say from where.
         """
-        scope: Any = connection.scope  # websockets, which have no method, begin with a GET
-        if scope.get("method", "GET") in _SAFE:
+        scope: Any = connection.scope
+        if scope["type"] == ScopeType.HTTP and scope["method"] in _SAFE:
             return
         origin = connection.headers.get("origin", "null")
         if origin == "null":  # none, or one that the browser keeps to itself
@@ -114,7 +118,11 @@ class DualAuthentication(Authentication):
         except MissingCredentials:
             cookie = self.rules.cookie(connection.headers.getall("cookie", []))
             if cookie is None:
-                raise
+                if self.rules.tokens:
+                    raise
+                raise MissingCredentials(
+                    "A session of the app is needed: its cookie, or its token as Authorization: Bearer <token>."
+                ) from None
         else:
             if not is_jwt(token):
                 return await self._session(connection, self.rules.session_token(token))

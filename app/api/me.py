@@ -34,10 +34,20 @@ _NAME = r"^[^\u0000]*[^\s\u0000][^\u0000]*(?![\s\S])"
 _IMAGE = r"^https?://[^\s\u0000-\u001f\u007f]+(?![\s\S])"
 _LONGEST_NAME, _LONGEST_IMAGE = 255, 2_048
 Name = Annotated[
-    str, Meta(extra_json_schema={"extra": {"min_length": 1, "max_length": _LONGEST_NAME, "pattern": _NAME}})
+    str,
+    Meta(
+        examples=["Ada Lovelace"],
+        extra_json_schema={"extra": {"min_length": 1, "max_length": _LONGEST_NAME, "pattern": _NAME}},
+    ),
 ]
 """With something in it that can be seen, and without the NUL that PostgreSQL cannot hold."""
-ImageURL = Annotated[str, Meta(extra_json_schema={"extra": {"max_length": _LONGEST_IMAGE, "pattern": _IMAGE}})]
+ImageURL = Annotated[
+    str,
+    Meta(
+        examples=["https://example.com/ada.png"],
+        extra_json_schema={"extra": {"max_length": _LONGEST_IMAGE, "pattern": _IMAGE}},
+    ),
+]
 Mirrored = Annotated[object, Meta(extra_json_schema={"extra": {"read_only": True}})]
 _COMMON = (
     errors.MalformedRequest,

@@ -20,7 +20,7 @@ from typing import Any
 
 import asyncpg
 from litestar import Request, Response
-from litestar.exceptions import ClientException, HTTPException, ValidationException
+from litestar.exceptions import ClientException, HTTPException, InternalServerException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ExceptionHandlersMap
 from msgspec import UNSET, Struct, UnsetType
@@ -29,6 +29,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import errors
 from app.api.challenge import Challenge
+from app.api.methods import allow
 
 _log = logging.getLogger(__name__)
 
@@ -145,7 +146,21 @@ class Problems:
 
 
 class StrictRequest(Request[Any, Any, Any]):
-    """Litestar's request; a body that is no JSON for whatever reason is the client's error."""
+    """Litestar's request; a body that breaks off, or is no JSON for whatever reason, is the client's error."""
+
+    async def body(self) -> bytes:
+        """Return the body.
+
+        Raises:
+            ClientException: the client hung up in the middle of it, so nobody will read the answer; but neither is it
+                a fault of ours that the log should hold with a traceback.
+        """
+        try:
+            return await super().body()
+        except InternalServerException:
+            if not self.is_connected:  # it was read before, and not kept
+                raise
+            raise ClientException("The body breaks off.") from None
 
     async def json(self) -> Any:
         """Return the body's JSON value.
@@ -198,6 +213,8 @@ def _answer_http(error: HTTPException) -> Response[Problem]:
     code, title = _OF_HTTP.get(error.status_code, (fallback.name.lower(), fallback.phrase))
     detail = title if error.detail == fallback.phrase else error.detail
     headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and "allow" in headers:
+        headers["allow"] = allow(headers["allow"].split(", "))
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         headers["Connection"] = "close"  # the rest of the body is not read; unsaid, the next request on it would fail
     return problem_response(code, title, error.status_code, detail, headers)

@@ -17,7 +17,7 @@ came and what became of it, never what it holds.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,13 +34,28 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from app import errors
 from app.api.auth import PUBLIC
 from app.api.problems import answers
-from app.idp.events import EventReader
+from app.idp.events import MAX_ID, EventReader
 from app.users.events import OnDeleted, Outcome, apply_event
 from app.users.identity import ShadowRules
 
 _log = logging.getLogger(__name__)
 
 FORM = "application/x-www-form-urlencoded"
+
+
+_EVENT = Schema(
+    type=OpenAPIType.OBJECT,
+    required=["type"],
+    properties={
+        "id": Schema(type=OpenAPIType.STRING, description="That of the header."),
+        "type": Schema(type=OpenAPIType.STRING, min_length=1, max_length=MAX_ID, examples=["user.updated"]),
+        "timestamp": Schema(
+            type=[OpenAPIType.INTEGER, OpenAPIType.STRING],
+            description="Seconds or milliseconds since 1970, or ISO 8601.",
+        ),
+        "data": Schema(type=OpenAPIType.OBJECT, description="What is stated of the user; `payload` means the same."),
+    },
+)
 
 
 class Receipt(Struct):
@@ -80,7 +95,7 @@ class Webhooks:
                 errors.NotMigrated,
                 errors.Contended,
             ),
-            operation_class=_operation(self.reader.headers),
+            operation_class=_operation(self.reader),
             security=PUBLIC,
             exclude_from_auth=True,
             cache_control=CacheControlHeader(no_store=True),
@@ -107,11 +122,9 @@ class Webhooks:
         return outcome
 
 
-def _operation(headers: Sequence[str]) -> type[Operation]:
+def _operation(reader: EventReader) -> type[Operation]:
     """Return how the document describes the request: the handler takes it raw, so nothing can be read off that."""
-    told = ("The same on every retry.", "When it was first sent.", "What the secret makes of timestamp and body.")
-    patterns = (r"^[!-~]{1,255}$", r"^[0-9]{1,16}$", r"^\S")
-    event = OpenAPIMediaType(schema=Schema(type=OpenAPIType.OBJECT))
+    told = ("The same on every retry.", "When it was first sent.", "What the secret makes of the octets.")
 
     @dataclass
     class Delivery(Operation):
@@ -122,10 +135,13 @@ def _operation(headers: Sequence[str]) -> type[Operation]:
                     param_in="header",
                     required=True,
                     description=description,
-                    schema=Schema(type=OpenAPIType.STRING, pattern=pattern),
+                    schema=Schema(type=OpenAPIType.STRING, pattern=f"^{pattern}$"),
                 )
-                for name, description, pattern in zip(headers, told, patterns, strict=True)
+                for name, description, pattern in zip(reader.headers, told, reader.patterns, strict=True)
             ]
-            self.request_body = RequestBody(content={"application/json": event, FORM: event}, required=True)
+            form = OpenAPIMediaType(schema=Schema(type=OpenAPIType.OBJECT))
+            self.request_body = RequestBody(
+                content={"application/json": OpenAPIMediaType(schema=_EVENT), FORM: form}, required=True
+            )
 
     return Delivery

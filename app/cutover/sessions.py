@@ -19,6 +19,8 @@ from app.cutover.steps import REVISIONS
 
 _OF_STANDING = ("banned", "ban_expires", "status", "deactivated_at", "role", "role_slugs")
 """Columns of users that say whether somebody is shut out, and which roles they have."""
+_BAN = frozenset({("banned", "B"), ("ban_expires", "D"), ("ban_expires", "N")})
+"""Of them those that mean a ban whoever put them there, each with the categories of its type: boolean, time, number."""
 
 
 class NoSessions(Exception):
@@ -74,7 +76,9 @@ def locate(connection: Connection, schema: str) -> Whereabouts:
             f"needs users whose ids are text, and those of {users} are not: the server cannot run beside the old app. "
             "Run `shadow migrate --to retire`, then set AUTH_MODE=idp"
         )
-    going = {normalised(name): name for name in adopted["going_columns"] if name in of_users}
+    known = {normalised(name): name for name in adopted["going_columns"] if name in of_users}
+    # a column that is kept is the app's own, and so may mean anything; but who keeps a ban shuts somebody out by it
+    known |= {normalised(name): name for name, kind in of_users.items() if (normalised(name), kind) in _BAN}
     deleted_at = fields.get("deleted_at")
     return Whereabouts(
         sessions=sessions,
@@ -84,7 +88,7 @@ def locate(connection: Connection, schema: str) -> Whereabouts:
         deleted_at=quoted(deleted_at) if deleted_at in of_session else None,
         users=users,
         id=quoted(id_),
-        of_user={name: quoted(going[name]) for name in _OF_STANDING if name in going},
+        of_user={name: quoted(known[name]) for name in _OF_STANDING if name in known},
     )
 
 

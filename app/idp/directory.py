@@ -12,8 +12,10 @@ password, a key, a cookie or a token.
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import time
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -30,9 +32,12 @@ PAGE = 100
 MAX_OCTETS = 16_777_216
 """Of one answer; a page may hold a hundred pictures as data URLs."""
 UNCLEAR_IN_A_ROW = 5
-"""So many users in a row of whom the provider cannot answer, and it is the provider that fails, not their ids."""
+"""After so many users in a row of whom the provider cannot answer, it is asked for one of whom it did: if it cannot
+then, it is not their ids that are at fault."""
 _MAX_SUB = 255
 _LAST_STEADY = 499
+_UNCLEAR = frozenset({httpx.codes.BAD_REQUEST, httpx.codes.UNPROCESSABLE_ENTITY, httpx.codes.INTERNAL_SERVER_ERROR})
+_DAY = 86_400
 
 
 class DirectoryFailed(ShadowError):
@@ -45,12 +50,18 @@ class DirectoryFailed(ShadowError):
 class Patience:
     """How often a request is tried, and how long is waited. All times in seconds."""
 
-    attempts: int = 6
+    failures: int = 6
+    """Tries while it does not answer, or with 5xx."""
+    refusals: int = 9
+    """Tries while it answers 429: with these pauses more than a minute, which is as long as such limits go on."""
     pause: float = 0.5
     """Before the second try; doubled before each further one."""
     longest: float = 60.0
-    """The longest pause, also where the provider asks for one (RFC 9110 section 10.2.3)."""
+    """The longest pause of ours."""
+    asked_for: float = 900.0
+    """The longest pause that the provider may ask for (RFC 9110 section 10.2.3)."""
     timeout: float = 30.0
+    """For one answer as a whole."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +70,7 @@ class Entry:
 
     sub: str
     state: Literal["known", "unknown", "unclear"]
-    """Unknown: a 404 of the provider for this id. Unclear: it cannot say, as of an id that is none of its type."""
+    """Unknown: a 404 of the provider for this id. Unclear: it fails at this id, or answers with another user's."""
     members: Mapping[str, object]
     """The user's members as the provider spells them; empty unless known."""
     read_at: datetime
@@ -113,31 +124,37 @@ class _Http:
         self._patience = patience
         self._sleep = sleep
 
-    async def ask(self, method: str, url: str, *, attempts: int | None = None, **request: object) -> _Answer:
-        """Return the last answer; 429 and 5xx among them.
+    async def ask(self, method: str, url: str, *, failures: int | None = None, **request: object) -> _Answer:
+        """Return the first answer that another try would not change, else the last one; 429 and 5xx among them.
 
         Raises:
             DirectoryFailed: there was none.
         """
         patience = self._patience
         address = str(httpx.URL(url).copy_with(query=None))
-        for number in range(1, (attempts or patience.attempts) + 1):
+        left = {"failures": failures or patience.failures, "refusals": patience.refusals}
+        for number in itertools.count():
             asked_at = datetime.now(UTC)
-            wait = min(patience.pause * 2 ** (number - 1), patience.longest) * random.SystemRandom().uniform(0.5, 1)
+            answer, wanted, kind, why = None, 0.0, "failures", ""
             try:
                 async with asyncio.timeout(patience.timeout):
                     answer, wanted = await self._once(method, url, address, asked_at, **request)
-                if answer.status != httpx.codes.TOO_MANY_REQUESTS and answer.status <= _LAST_STEADY:
-                    return answer
-                if wanted > patience.longest:
-                    raise DirectoryFailed(f"{address} asks to wait for {wanted:.0f} seconds: run again later.")
-                wait, failed = max(wait, wanted), ""
             except (httpx.RequestError, TimeoutError) as error:
-                failed = f"{address} cannot be reached: {type(error).__name__}. Check IDP_DIRECTORY_URL."
-            if number < (attempts or patience.attempts):
-                await self._sleep(wait)
-        if failed:
-            raise DirectoryFailed(failed)
+                why = f"{address} cannot be reached: {type(error).__name__}. Check IDP_DIRECTORY_URL."
+            if answer is not None:
+                if answer.status == httpx.codes.TOO_MANY_REQUESTS:
+                    kind = "refusals"
+                elif answer.status <= _LAST_STEADY:
+                    return answer
+            left[kind] -= 1
+            if not left[kind]:
+                break
+            if wanted > patience.asked_for:
+                raise DirectoryFailed(f"{address} asks to wait for {wanted:.0f} seconds: run again later.")
+            pause = min(patience.pause * 2**number, patience.longest) * random.SystemRandom().uniform(0.5, 1)
+            await self._sleep(max(pause, wanted))
+        if answer is None:
+            raise DirectoryFailed(why)
         return answer
 
     async def _once(
@@ -154,32 +171,54 @@ class _Http:
         except Malformed:
             members = None
         cookies = tuple(line.partition(";")[0].strip() for line in response.headers.get_list("set-cookie"))
-        # Better Auth's rate limit says it in a header of its own.
+        # Better Auth's rate limit says it in a header of its own; where it counts in PostgreSQL, it joins two numbers
+        # as texts and asks for millennia, which means nothing.
         wanted = response.headers.get("retry-after") or response.headers.get("x-retry-after") or ""
         seconds = float(wanted) if wanted.isascii() and wanted.isdigit() else 0.0
-        return _Answer(response.status_code, members, cookies, asked_at, address), seconds
+        return _Answer(response.status_code, members, cookies, asked_at, address), seconds if seconds <= _DAY else 0.0
 
 
-class _Finding:
+class _Finding(ABC):
     """What both profiles do with the answer for one user."""
 
     def __init__(self, http: _Http) -> None:
         self._http = http
+        self._answered: str | None = None
         self._unclear = 0
 
-    def _found(self, sub: str, answer: _Answer, unknown: bool) -> Entry:
-        if answer.status == httpx.codes.INTERNAL_SERVER_ERROR and self._unclear < UNCLEAR_IN_A_ROW:
-            self._unclear += 1
+    async def find(self, sub: str) -> Entry:
+        """Ask for one user; only a 404 that the provider itself gives for that id says that there is none.
+
+        Raises:
+            DirectoryFailed: it does not answer, or fails at whomever it is asked for.
+        """
+        entry = await self._find(sub)
+        if entry.state != "unclear":
+            self._unclear = 0
+            self._answered = sub if entry.state == "known" else self._answered
+            return entry
+        self._unclear += 1
+        if self._unclear == UNCLEAR_IN_A_ROW:
+            if self._answered is None or (await self._find(self._answered)).state == "unclear":
+                raise DirectoryFailed("The provider fails at one user after the other: look at its log.")
+            self._unclear = 0
+        return entry
+
+    async def _find(self, sub: str) -> Entry:
+        answer, unknown = await self._ask_for(sub)
+        if answer.status in _UNCLEAR:
             return Entry(sub, "unclear", {}, answer.asked_at)
-        self._unclear = 0
         if answer.status == httpx.codes.NOT_FOUND and unknown:
             return Entry(sub, "unknown", {}, answer.asked_at)
         members = _expect(answer)
         wrapped = members.get("user")
         entry = _entry(wrapped if isinstance(wrapped, dict) else members, answer)
-        if entry.sub != sub:
-            raise DirectoryFailed(f"{answer.address} was asked for one user and answered with another.")
-        return entry
+        # Asked for "007", a provider with numbers for ids answers with 7.
+        return entry if entry.sub == sub else Entry(sub, "unclear", {}, answer.asked_at)
+
+    @abstractmethod
+    async def _ask_for(self, sub: str) -> tuple[_Answer, bool]:
+        """Return the answer for a user, and whether it is the provider's own: a 404 then means that there is none."""
 
 
 class BetterAuthDirectory(_Finding):
@@ -223,23 +262,23 @@ class BetterAuthDirectory(_Finding):
             if not isinstance(users, list) or isinstance(total, bool) or not isinstance(total, int):
                 raise DirectoryFailed(f"{answer.address} answers with something other than users and their total.")
             entries = tuple(_entry(user, answer) for user in users)
+            self._answered = entries[0].sub if entries else self._answered
             yield Page(entries, total)
             if met.issuperset(entry.sub for entry in entries):
                 return
             met.update(entry.sub for entry in entries)
             offset += len(users)
 
-    async def find(self, sub: str) -> Entry:
-        """Ask for one user; only a 404 that Better Auth itself gives says that there is none."""
-        answer = await self._get("admin/get-user", {"id": sub}, attempts=3)
-        return self._found(sub, answer, (answer.members or {}).get("code") == "USER_NOT_FOUND")
+    async def _ask_for(self, sub: str) -> tuple[_Answer, bool]:
+        answer = await self._get("admin/get-user", {"id": sub}, failures=3)
+        return answer, (answer.members or {}).get("code") == "USER_NOT_FOUND"
 
-    async def _get(self, path: str, query: Mapping[str, str], attempts: int | None = None) -> _Answer:
+    async def _get(self, path: str, query: Mapping[str, str], failures: int | None = None) -> _Answer:
         for _ in range(2):
             self._cookie = cookie = self._cookie or await self._sign_in()
             headers = {"Cookie": cookie, "Accept": "application/json"}
             answer = await self._http.ask(
-                "GET", f"{self._base}/{path}", headers=headers, params=query, attempts=attempts
+                "GET", f"{self._base}/{path}", headers=headers, params=query, failures=failures
             )
             if answer.status != httpx.codes.UNAUTHORIZED:
                 return answer
@@ -294,17 +333,16 @@ class AutherDirectory(_Finding):
         for page in nothing:
             yield page
 
-    async def find(self, sub: str) -> Entry:
-        """Ask for one user."""
+    async def _ask_for(self, sub: str) -> tuple[_Answer, bool]:
         url = f"{self._base}/api/admin/users/{quote(sub, safe='')}"
         for _ in range(2):
             if self._clock() >= self._ends:
                 await self._exchange()
             headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
-            answer = await self._http.ask("GET", url, headers=headers, attempts=3)
+            answer = await self._http.ask("GET", url, headers=headers, failures=3)
             if answer.status != httpx.codes.UNAUTHORIZED:
                 # What stands in front of an API says 404 as well, and seldom in JSON.
-                return self._found(sub, answer, answer.members is not None)
+                return answer, answer.members is not None
             self._ends = float("-inf")
         raise DirectoryFailed(f"{self._base}/api/admin/users does not accept the token it was just given.")
 

@@ -167,7 +167,7 @@ class Userinfo:
             async with aclosing(answer):
                 if answer.status_code != httpx.codes.OK:
                     raise FetchFailed(f"It answered {answer.status_code}.")
-                if "content-encoding" in answer.headers:
+                if answer.headers.get("content-encoding", "identity").strip().lower() != "identity":
                     raise FetchFailed("It answered with a compressed body.")
                 async for chunk in answer.aiter_bytes():
                     body += chunk

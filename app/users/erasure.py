@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from sqlalchemy import delete
-from sqlalchemy.exc import DBAPIError, IntegrityError
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app.errors import NotMigrated
@@ -30,6 +30,8 @@ _FATES: dict[str, Fate] = {"c": "goes", "n": "emptied", "d": "emptied", "a": "bl
 """By pg_constraint.confdeltype."""
 _ROW_NEEDED = frozenset({"23503", "23001", "23502", "23514"})
 """SQLSTATEs of a deletion that a foreign key forbids, or an emptied column that must have a value."""
+_FORBIDDEN = {"42501": "the role of the server may not delete there", "P0001": "a trigger of the database forbids it"}
+"""What else forbids it, by SQLSTATE; a trigger's own words may name the user, so they are not repeated."""
 
 
 class Blocked(Exception):
@@ -92,32 +94,47 @@ async def erase(engine: AsyncEngine, sub: str) -> None:
     async def attempt() -> None:
         async with transaction(engine) as connection:
             await lock_addresses(connection, {Identity.silent(sub, datetime.now(UTC)).address})
-            await erase_row(connection, sub, datetime.now(UTC))
+            await erase_row(connection, sub, now := datetime.now(UTC), now)
 
     await persistently(attempt)
 
 
-async def erase_row(connection: AsyncConnection, sub: str, moment: datetime) -> None:
+async def erase_row(connection: AsyncConnection, sub: str, stated_at: datetime, deleted_at: datetime) -> None:
     """Put a tombstone in the row's place; its address, a placeholder, is locked by the caller.
+
+    Args:
+        connection: in a `transaction`.
+        sub: whose row.
+        stated_at: when the provider said so.
+        deleted_at: since when the account is deleted; what is stated of a user made anew before that is late.
 
     Raises:
         Blocked: something forbids it; the transaction goes on as if it had not been tried.
     """
-    silent = Identity.silent(sub, moment)
+    silent = Identity.silent(sub, stated_at)
     try:
         async with connection.begin_nested():
             await connection.execute(delete(User).where(User.id == sub))
             # a key that is looked at only when the transaction ends would forbid it too late
             await connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
             address, _ = await contest(connection, silent)
-            if await add(connection, silent, address, deleted_at=moment) is None:
+            if await add(connection, silent, address, deleted_at=deleted_at) is None:
                 raise Blocked("the row stayed: a trigger or a rule of the table, or a view, keeps it")
-    except IntegrityError as error:
-        if sqlstate(error) not in _ROW_NEEDED:
+    except DBAPIError as error:
+        reason = _blocks(error)
+        if reason is None:
             raise
-        cause = error.orig and error.orig.__cause__
-        table, key = getattr(cause, "table_name", None), getattr(cause, "constraint_name", None)
-        raise Blocked(f"rows of {table} need the user ({key or 'a column that must have a value'})") from error
+        raise Blocked(reason) from error
+
+
+def _blocks(error: DBAPIError) -> str | None:
+    """Return what forbids the deletion; None if this is another failure."""
+    state = sqlstate(error)
+    if state not in _ROW_NEEDED:
+        return _FORBIDDEN.get(str(state))
+    cause = error.orig and error.orig.__cause__
+    table, key = getattr(cause, "table_name", None), getattr(cause, "constraint_name", None)
+    return f"rows of {table} need the user ({key or 'a column that must have a value'})"
 
 
 @dataclass(frozen=True, slots=True)

@@ -215,23 +215,25 @@ async def _delete(connection: AsyncConnection, sub: str, stated_at: datetime, on
     # events are dated in whole seconds, rows as finely as the provider says
     if known is not None and stated_at < known.replace(microsecond=0):
         return Outcome.unchanged
+    # who deleted their account later than that stays deleted since then
+    deleted_at = max(user.deleted_at, stated_at) if user and user.deleted_at else stated_at
     if user is not None and on_deleted == "erase":
         try:
-            await erase_row(connection, sub, stated_at)
+            await erase_row(connection, sub, stated_at, deleted_at)
         except Blocked as blocked:
             _log.warning("%r was deleted by the provider and is not erased but soft-deleted: %s", sub, blocked)
         else:
             return Outcome.applied
-    if user is not None and _says_nothing(user) and user.deleted_at == stated_at:
+    if user is not None and _says_nothing(user) and (user.deleted_at, known) == (deleted_at, stated_at):
         return Outcome.unchanged
     address, _ = await contest(connection, silent)
     if user is None:
-        made = await add(connection, silent, address, deleted_at=stated_at)
+        made = await add(connection, silent, address, deleted_at=deleted_at)
     else:
         made = await change(
             connection, User.id == sub,
             name="", email=address, email_verified=False, image=None,
-            deleted_at=stated_at, identity_updated_at=stated_at,
+            deleted_at=deleted_at, identity_updated_at=stated_at,
         )  # fmt: skip
     if made is None:
         raise Overtaken

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -39,6 +39,7 @@ SHOWN = 20
 _CHUNK = 500
 """Ids a statement asks for."""
 _STANDING = ("banned", "status", "deactivatedAt", "deactivated_at")
+_MIRRORED = ("name", "image", "email", "email_verified")
 
 
 class Kind(StrEnum):
@@ -94,7 +95,7 @@ class Reconciliation:
     total: int | None = None
     """How many there are, as the provider says; None: it has no list."""
     live: int = 0
-    """Rows here that were not deleted."""
+    """Rows here that were not deleted, before anything was added."""
     deleted: int = 0
     refusal: str | None = None
     """Why nobody was, or would be, deleted."""
@@ -166,6 +167,8 @@ class _Run:
 
     async def read_list(self) -> None:
         """Read the list until one reading holds as many users as the provider says there are."""
+        # Counted later, what was added from the list of a wrong provider would make what it lacks look like little.
+        self.result.live = await self._count_live()
         for order in self._directory.orders:
             listed: set[str] = set()
             async for page in self._directory.pages(order):
@@ -194,7 +197,7 @@ class _Run:
     async def ask_for_the_others(self) -> list[Entry]:
         """Ask for each who has a row and was not in the list; return those whom the provider does not know."""
         gone: list[Entry] = []
-        live = await self._count_live()
+        looked_at, live = 0, await self._count_live()
         async for subs in self._live_subs():
             for sub in subs:
                 if sub not in self._met:
@@ -206,8 +209,8 @@ class _Run:
                         self.result.note(Kind.UNCLEAR, Difference(sub))
                     else:
                         await self._compare((entry,))
-                self.result.live += 1
-                self._observe("Asking for those it did not list", self.result.live, live)
+                looked_at += 1
+                self._observe("Asking for those it did not list", looked_at, live)
         return gone
 
     def brake(self, gone: list[Entry]) -> str | None:
@@ -261,11 +264,12 @@ class _Run:
             if course.execute:
                 await set_standing(self._engine, sub, disabled, entry.read_at)
         stated = Identity.stated(sub, entry.members, entry.read_at)
-        columns = () if user is None else tuple(stated.changes(user, course.rules))
-        if user is None or columns:
+        changes = {} if user is None else stated.changes(user, course.rules)
+        if user is None or changes:
             kinds.append(Kind.MISSING if user is None else Kind.DIFFER)
-            shown = tuple(column for column in columns if column != "identity_updated_at")
-            self.result.note(kinds[-1], Difference(sub, shown))
+            known = {} if user is None else {**asdict(user), "email": user.stored_email}
+            columns = (name for name, value in changes.items() if name in _MIRRORED and value != known[name])
+            self.result.note(kinds[-1], Difference(sub, tuple(columns)))
             if course.execute:
                 await assert_identity(self._engine, stated, course.rules)
         if not kinds:

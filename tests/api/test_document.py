@@ -61,6 +61,7 @@ async def test_routes_are_protected_unless_they_say_otherwise(document: dict[str
 async def test_what_patch_takes_is_told_from_what_it_only_shows(document: dict[str, Any]) -> None:
     properties = document["components"]["schemas"]["ProfileEdit"]["properties"]
     assert {name for name, told in properties.items() if told.get("readOnly")} == {"email", "emailVerified"}
+    assert document["components"]["schemas"]["ProfileEdit"]["additionalProperties"] is False
     view = document["components"]["schemas"]["UserView"]
     assert view["properties"]["createdAt"] == {"type": "string", "format": "date-time"}
     assert set(view["required"]) == set(view["properties"])

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 import httpx
 import pytest
-from litestar import get, post
+from litestar import Litestar, WebSocket, get, post, websocket
 from litestar.di import NamedDependency
 
 from app.api.auth import Principal
@@ -86,6 +86,44 @@ async def admins() -> str:
 @post("/change")
 async def change() -> str:
     return "changed"
+
+
+@websocket("/talk")
+async def talk(socket: WebSocket[Any, Any, Any]) -> None:
+    await socket.accept()
+    await socket.close()
+
+
+async def opened(app: Litestar, headers: dict[str, str]) -> bool:
+    """Tell whether a websocket at /talk was accepted."""
+    said: list[Any] = []
+
+    async def receive() -> Any:
+        return {"type": "websocket.connect" if not said else "websocket.disconnect", "code": 1000}
+
+    async def send(message: Any) -> None:
+        said.append(message["type"])
+
+    scope: Any = {
+        "type": "websocket",
+        "asgi": {"version": "3.0", "spec_version": "2.4"},
+        "http_version": "1.1",
+        "scheme": "ws",
+        "server": ("api.test", 80),
+        "client": ("192.0.2.1", 1),
+        "root_path": "",
+        "path": "/talk",
+        "raw_path": b"/talk",
+        "query_string": b"",
+        "headers": [
+            (name.lower().encode(), value.encode()) for name, value in ({"Host": "api.test"} | headers).items()
+        ],
+        "subprotocols": [],
+        "state": {},
+        "extensions": {},
+    }
+    await app(scope, receive, send)
+    return said[0] == "websocket.accept"
 
 
 Dual = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
@@ -255,6 +293,17 @@ class TestWhatChangesSomething:
                 answer = await client.post("/change", headers=cookie() | {"Origin": origin})
                 assert answer.status_code == expected
 
+    async def test_a_websocket_is_opened_for_a_page_of_the_same_host_only(
+        self, adopted: Witness, provider: Provider
+    ) -> None:
+        app = create_app(settings(adopted.url, log_format="json"), routes=[talk], client=provider.client())
+        async with app.lifespan():
+            assert await opened(app, cookie() | HERE)
+            assert not await opened(app, cookie() | {"Origin": "https://evil.example"})
+            assert not await opened(app, cookie())
+            assert not await opened(app, HERE)
+            assert await opened(app, bearer(TOKEN))
+
     async def test_a_bearer_token_needs_no_origin(self, client: httpx.AsyncClient, provider: Provider) -> None:
         foreign = {"Origin": "https://app.example"}
         for token in (TOKEN, provider.token()):
@@ -332,6 +381,46 @@ class TestWhichDecides:
 
 
 @pytest.mark.anyio
+class TestABan:
+    async def test_counts_where_its_columns_are_kept(
+        self, serve: Serve, server: Server, make_database: Callable[[str | None], str]
+    ) -> None:
+        witness = Witness(server, make_database("kysely_singular"), 'public."user"')
+        witness.run(
+            f'INSERT INTO session (id, token, "userId", "expiresAt", "createdAt", "updatedAt") SELECT \'s1\', '
+            f"'{TOKEN}', (SELECT min(id) FROM \"user\"), now() + interval '1 hour', now(), now()"
+        )
+        keep = [f"--keep=users.{name}" for name in ("role", "banned", "banReason", "banExpires")]
+        outcome = await asyncio.to_thread(migrate, witness.url, "adopt", *keep)
+        assert outcome.code == 0, outcome.text
+        witness.run("UPDATE \"user\" SET role = 'admin'")
+        async with serve(mine, database_url=witness.url, auth_mode="dual", better_auth_secret=SECRET) as client:
+            # the column is the app's own, and what it means too
+            assert (await client.get("/mine", headers=cookie())).json()["roles"] == []
+            witness.run('UPDATE "user" SET banned = true')
+            assert await status(client, cookie()) == (403, "account_disabled")
+            witness.run('UPDATE "user" SET "banExpires" = now() - interval \'1 s\'')
+            assert (await status(client, cookie()))[0] == 200
+
+    async def test_counts_where_the_plugin_came_after_adopt(
+        self, serve: Serve, server: Server, make_database: Callable[[str | None], str]
+    ) -> None:
+        witness = Witness(server, make_database("soft_delete_singular"), 'public."user"')
+        witness.run(
+            f'INSERT INTO session (id, token, "userId", "expiresAt", "createdAt", "updatedAt") SELECT \'s1\', '
+            f"'{TOKEN}', (SELECT min(id) FROM \"user\" WHERE \"deletedAt\" IS NULL), now() + interval '1 hour', now(), "
+            "now()"
+        )
+        outcome = await asyncio.to_thread(migrate, witness.url, "adopt")
+        assert outcome.code == 0, outcome.text
+        witness.run('ALTER TABLE "user" ADD banned boolean')
+        async with serve(database_url=witness.url, auth_mode="dual", better_auth_secret=SECRET) as client:
+            assert (await status(client, cookie()))[0] == 200
+            witness.run('UPDATE "user" SET banned = true')
+            assert await status(client, cookie()) == (403, "account_disabled")
+
+
+@pytest.mark.anyio
 class TestThePrincipal:
     async def test_a_session_has_the_roles_of_the_old_app_and_nothing_else(self, client: httpx.AsyncClient) -> None:
         said = (await client.get("/mine", headers=cookie())).json()
@@ -359,6 +448,7 @@ class TestTheOtherModes:
             assert await status(client, provider.bearer()) == INVALID
             assert await status(client, provider.bearer() | cookie()) == INVALID
             assert await status(client, {}) == (401, "missing_credentials")
+            assert (await client.get("/me")).json()["detail"].startswith("A session of the app is needed")
 
     async def test_in_idp_tokens_alone_count(self, dual: Dual, provider: Provider) -> None:
         async with dual(auth_mode="idp", better_auth_secret=None) as client:
@@ -462,6 +552,16 @@ class TestStart:
         assert said.count("AUTH_MODE: dual needs what 0001_adopt adds.") == 1
         assert "Traceback" not in said
         assert SECRET not in said
+
+    def test_the_embedded_server_is_not_left_running(self, folder: Path) -> None:
+        here = folder / "refused"
+        here.mkdir()
+        command = [sys.executable, "-m", *GRANIAN, "--host", "127.0.0.1", "--port", str(free_port())]
+        given = environment(IDP_ISSUER=ISSUER, IDP_AUDIENCE=AUDIENCE, AUTH_MODE="dual", BETTER_AUTH_SECRET=SECRET)
+        done = subprocess.run(command, env=given, cwd=here, capture_output=True, text=True, timeout=60)
+        assert "AUTH_MODE: dual needs what 0001_adopt adds." in done.stdout + done.stderr
+        assert (here / ".data" / "postgres" / "PG_VERSION").is_file()
+        assert not (here / ".data" / "postgres" / "postmaster.pid").exists()
 
 
 @pytest.mark.anyio

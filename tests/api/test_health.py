@@ -6,7 +6,10 @@ import asyncio
 
 import httpx
 import pytest
-from sqlalchemy.ext.asyncio import create_async_engine
+from litestar import get
+from litestar.di import NamedDependency
+from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.api import health
 from app.api.health import Parts, Readiness
@@ -24,6 +27,33 @@ async def ready(client: httpx.AsyncClient) -> tuple[int, dict[str, str]]:
     assert answer.headers["cache-control"] == "no-store"
     assert ("retry-after" in answer.headers) == (answer.status_code == 503)
     return answer.status_code, answer.json()
+
+
+class TestAStatementThatTakesTooLong:
+    async def test_is_given_up_and_answered_as_a_database_that_is_not_there(
+        self, serve: Serve, provider: Provider
+    ) -> None:
+        @get("/slow")
+        async def slow(database: NamedDependency[AsyncEngine]) -> None:
+            async with database.connect() as connection:
+                await connection.execute(text("SELECT pg_sleep(30)"))
+
+        async with serve(slow, statement_timeout_seconds=1) as client:
+            answer = await client.get("/slow", headers=provider.bearer())
+            assert (await client.get("/me", headers=provider.bearer())).status_code == 200
+        assert (answer.status_code, answer.json()["code"]) == (503, "database_unavailable")
+        assert answer.headers["retry-after"] == "5"
+
+    async def test_is_ten_seconds_unless_the_settings_leave_it_to_the_database(self, serve: Serve) -> None:
+        @get("/limit", exclude_from_auth=True)
+        async def limit(database: NamedDependency[AsyncEngine]) -> str:
+            async with database.connect() as connection:
+                return str(await connection.scalar(text("SHOW statement_timeout")))
+
+        async with serve(limit) as client:
+            assert (await client.get("/limit")).text == "10s"
+        async with serve(limit, statement_timeout_seconds=0) as client:
+            assert (await client.get("/limit")).text == "0"
 
 
 class TestReady:

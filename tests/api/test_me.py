@@ -12,7 +12,8 @@ from typing import Any
 
 import httpx
 import pytest
-from litestar import get, head, post
+from litestar import get, head, post, put
+from litestar.params import FromPath
 
 from app.api.me import iso, parse_time
 from app.errors import InvalidEdit
@@ -219,6 +220,41 @@ class TestRemove:
     async def test_another_user_is_not(self, client: httpx.AsyncClient, provider: Provider) -> None:
         await client.delete("/me", headers=provider.bearer())
         assert (await client.get("/me", headers=provider.bearer("bob"))).status_code == 200
+
+
+@pytest.mark.anyio
+class TestAllow:
+    """What a path can be asked, as OPTIONS and a 405 say it."""
+
+    async def told(self, client: httpx.AsyncClient, verb: str, path: str) -> tuple[int, str]:
+        answer = await client.request(verb, path)
+        return answer.status_code, answer.headers["allow"]
+
+    async def test_names_every_method(self, client: httpx.AsyncClient) -> None:
+        for path, methods in (
+            ("/me", "DELETE, GET, HEAD, OPTIONS, PATCH"),
+            ("/livez", "GET, HEAD, OPTIONS"),
+            ("/schema/openapi.json", "GET, HEAD, OPTIONS"),
+        ):
+            assert await self.told(client, "OPTIONS", path) == (204, methods)
+            assert await self.told(client, "PUT", path) == (405, methods)
+
+    async def test_of_a_path_with_parameters_names_its_own(self, serve: Serve) -> None:
+        @get("/notes/{number:int}")
+        async def read(number: FromPath[int]) -> int:
+            return number
+
+        @post("/notes/{number:int}")
+        async def write(number: FromPath[int]) -> int:
+            return number
+
+        @put("/notes")
+        async def add() -> None: ...
+
+        async with serve(read, write, add) as client:
+            assert await self.told(client, "OPTIONS", "/notes/7") == (204, "GET, HEAD, OPTIONS, POST")
+            assert await self.told(client, "OPTIONS", "/notes") == (204, "OPTIONS, PUT")
+            assert (await client.options("/nowhere")).status_code == 404
 
 
 @pytest.mark.anyio

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 from litestar import get
+from litestar.params import FromPath
 from prometheus_client.parser import text_string_to_metric_families
 
 from app.api.metrics import Metrics
@@ -53,7 +54,7 @@ class TestRequests:
 
     async def test_a_route_is_its_template(self, serve: Serve, provider: Provider) -> None:
         @get("/notes/{number:int}")
-        async def note(number: int) -> int:
+        async def note(number: FromPath[int]) -> int:
             return number
 
         async with serve(note) as client:

@@ -8,11 +8,13 @@ import hashlib
 import hmac
 import json
 import logging
+import socket
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from itertools import count
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import httpx
 import pytest
@@ -23,6 +25,7 @@ from tests.api.conftest import Serve
 from tests.api.provider import AUDIENCE, ISSUER, Provider
 from tests.api.test_problems import check
 from tests.postgres import Server
+from tests.serving import running
 
 pytestmark = pytest.mark.anyio
 
@@ -392,6 +395,30 @@ class TestWhenTheDatabaseFails:
         check(await forger.send(forger.event()), 401, "invalid_signature")
 
 
+class TestOverASocket:
+    """Granian and a connection that tells what a client library would not."""
+
+    def test_a_body_that_breaks_off_is_no_fault_of_ours_and_the_retry_works(
+        self, database_url: str, query: Query, tmp_path: Path
+    ) -> None:
+        with (
+            running(tmp_path, DATABASE_URL=database_url, IDP_ISSUER=ISSUER, IDP_AUDIENCE=AUDIENCE,
+                    IDP_JWKS_URL="http://127.0.0.1:9/jwks", IDP_WEBHOOK_SECRET=SECRET) as address,
+            httpx.Client(base_url=address) as client,
+        ):  # fmt: skip
+            sender = Sender(httpx.AsyncClient())
+            body = json.dumps(event := sender.event("user.created")).encode()
+            headers = sender.headers(body, event["id"])
+            told = {"Host": "x", "Content-Length": str(len(body)), **headers}
+            lines = "".join(f"{name}: {value}\r\n" for name, value in told.items())
+            with socket.create_connection((urlsplit(address).hostname, urlsplit(address).port), timeout=10) as wire:
+                wire.sendall(f"POST {PATH} HTTP/1.1\r\n{lines}\r\n".encode() + body[:-1])
+                wire.shutdown(socket.SHUT_WR)
+                assert wire.recv(4_096).startswith(b"HTTP/1.1 400 ")
+            assert events(query) == []
+            assert client.post(PATH, content=body, headers=headers).json() == RECEIVED
+
+
 class TestLog:
     @pytest.fixture
     def lines(self) -> Iterator[list[str]]:
@@ -441,6 +468,8 @@ class TestDocument:
                 ("x-webhook-signature", "header", True),
             }
             assert set(operation["requestBody"]["content"]) == {"application/json", FORM}
+            told_of = operation["requestBody"]["content"]["application/json"]["schema"]
+            assert set(told_of["properties"]) == {"id", "type", "timestamp", "data"}
             for status, answer in operation["responses"].items():
                 name = "Receipt" if status == "200" else "Problem"
                 (content,) = answer["content"].values()

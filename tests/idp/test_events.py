@@ -6,6 +6,8 @@ import base64
 import hashlib
 import hmac
 import json
+import re
+import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
@@ -228,6 +230,17 @@ class TestHeaders:
         with pytest.raises(MalformedDelivery):
             read(body, sign("standard", body, at=NOW * 1_000), "standard")
 
+    @pytest.mark.parametrize(("scheme", "digits"), [("auther", 13), ("auther-body", 13), ("standard", 11)])
+    def test_what_has_the_form_that_is_announced_is_well_formed(self, scheme: Scheme, digits: int) -> None:
+        reader = EventReader(scheme=scheme, secrets=[SECRET])
+        for text in ("0", "0" * digits, "1", "9" * digits):
+            sent = ("!~", text, "x")
+            assert all(re.fullmatch(pattern, value) for pattern, value in zip(reader.patterns, sent, strict=True))
+            values = {name: [value] for name, value in zip(reader.headers, sent, strict=True)}
+            assert reader.read_headers(values.__getitem__).timestamp == text
+        with pytest.raises(MalformedDelivery):
+            reader.read_headers(lambda name: ["9" * (digits + 1)])
+
     def test_the_headers_come_first_then_the_signature_then_the_age_then_the_body(self) -> None:
         body = b"{"
         late = NOW + 7_200
@@ -395,8 +408,14 @@ class TestMoments:
         assert read_moment(1_772_618_400_123) == datetime(2026, 3, 4, 10, 0, 0, 123_000, UTC)
         assert read_moment("1772618400") == read_moment(1_772_618_400.0) == datetime(2026, 3, 4, 10, tzinfo=UTC)
 
-    def test_without_an_offset_it_is_utc(self) -> None:
-        assert read_moment("2026-03-04T10:00:00") == datetime(2026, 3, 4, 10, tzinfo=UTC)
+    def test_without_an_offset_it_is_utc_wherever_the_server_stands(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        try:
+            assert read_moment("2026-03-04T10:00:00") == datetime(2026, 3, 4, 10, tzinfo=UTC)
+        finally:
+            monkeypatch.undo()
+            time.tzset()
 
     @pytest.mark.parametrize(
         "value", [None, True, -1, 10**13, 10**400, "", "2026-03-04", "2026-13-01T00:00:00Z", "1969-12-31T23:59:59Z",

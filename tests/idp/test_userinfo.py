@@ -112,6 +112,9 @@ class TestAnAnswer:
         assert await endpoint.ask() is None
         assert (len(endpoint.requests), endpoint.observed) == (1, ["silent"])
 
+    async def test_may_say_that_it_is_not_compressed(self) -> None:
+        assert await Endpoint(headers={"Content-Encoding": "identity"}).ask() is not None
+
     async def test_of_one_user_says_nothing_of_another(self) -> None:
         endpoint = Endpoint()
         await endpoint.ask("ada")

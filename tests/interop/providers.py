@@ -72,8 +72,11 @@ class Provider:
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
-        self._process.wait(timeout=30)
-        self._process.stdout.close()
+        try:
+            self._process.wait(timeout=30)
+        finally:
+            self._process.kill()
+            self._process.stdout.close()
 
     def ask(self, do: str) -> Json:
         """Have it do something that time or its operator would."""

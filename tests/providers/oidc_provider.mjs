@@ -1,9 +1,10 @@
 // A provider: panva's oidc-provider, a certified OpenID provider, in memory, on loopback:
 //   node oidc_provider.mjs PORT KEYS
 // Its keys are those in the file KEYS; if there is none it makes two and writes it. The people it knows are whoever
-// signs in, and the account is the name they give. It has two APIs: tokens for the first say nothing of their user but the
-// sub, those for the second have what an operator adds, for oidc-provider's userinfo takes no token for an API. The first line it prints is {"ok": true, "issuer", "apis", "client",
-// "machine": {"id", "secret"}}; it ends when its input does.
+// signs in, and the account is the name they give. It has two APIs: tokens for the first say nothing of their user but
+// the sub; those for the second have what an operator adds, for oidc-provider's userinfo takes no token for an API.
+// The first line it prints is {"ok": true, "issuer", "apis", "client", "machine": {"id", "secret"}}; it ends when its
+// input does.
 
 import { createServer } from "node:http";
 import { existsSync, readFileSync, writeFileSync } from "node:fs";

@@ -1,4 +1,4 @@
-"""What the provider's events do to the rows, on a real PostgreSQL, one at a time; `test_storm.py` has them all at once."""
+"""What the provider's events do to the rows, on a real PostgreSQL; one at a time, `test_storm.py` has them at once."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -176,6 +177,50 @@ class TestAddresses:
     async def test_addresses_that_differ_in_case_are_two(self, engine: AsyncEngine) -> None:
         await provision(engine, claims("a", email="It@example.com"), RULES)
         assert (await provision(engine, claims("b", email="it@example.com"), RULES)).email == "it@example.com"
+
+    @pytest.mark.parametrize(
+        "unlike",
+        [
+            ("CREATE UNIQUE INDEX ON users (lower(email))",),
+            ("CREATE EXTENSION citext", "ALTER TABLE users ALTER email TYPE citext"),
+        ],
+        ids=["lower(email)", "citext"],
+    )
+    async def test_where_the_app_holds_them_to_be_one_the_newer_has_it(
+        self, engine: AsyncEngine, unlike: tuple[str, ...]
+    ) -> None:
+        there = "SELECT name::text FROM pg_available_extensions WHERE name = 'citext'"
+        if "CREATE EXTENSION citext" in unlike and not await query(engine, there):
+            pytest.skip("this server has no citext")
+        for statement in unlike:
+            await execute(engine, statement)
+        await provision(engine, claims("a", email="It@example.com"), RULES)
+        newer = await provision(engine, claims("b", email="it@example.com", iat=MONDAY + 1), RULES)
+        assert newer.email == "it@example.com"
+        assert await query(engine, "SELECT email, email_verified FROM users WHERE id = 'a'") == [
+            ("a@placeholder.invalid", False)
+        ]
+        older = await provision(engine, claims("c", email="IT@example.com", iat=MONDAY), RULES)
+        assert (older.email, older.email_verified) == (None, False)
+        # who moves to it, and who only writes it in another way
+        await provision(engine, claims("d", iat=MONDAY + 2), RULES)
+        assert (await provision(engine, claims("d", email="IT@Example.com", iat=MONDAY + 3), RULES)).email is not None
+        assert (await provision(engine, claims("d", email="it@example.COM", iat=MONDAY + 4), RULES)).email is not None
+        assert await query(engine, "SELECT id, email FROM users ORDER BY id") == [
+            ("a", "a@placeholder.invalid"),
+            ("b", "b@placeholder.invalid"),
+            ("c", "c@placeholder.invalid"),
+            ("d", "it@example.COM"),
+        ]
+
+    async def test_an_address_is_not_taken_from_another_because_the_id_was_taken(self, engine: AsyncEngine) -> None:
+        await provision(engine, claims("a", email="It@example.com"), RULES)
+        tokens = [claims("b", email="it@example.com", iat=MONDAY + n) for n in range(40)]
+        await asyncio.gather(*(provision(engine, token, RULES) for token in tokens))
+        assert await query(engine, "SELECT id, email FROM users ORDER BY id") == [
+            ("a", "It@example.com"),
+            ("b", "it@example.com"),
+        ]
 
     async def test_no_token_takes_the_placeholder_of_another(self, engine: AsyncEngine) -> None:
         await provision(engine, claims("victim", email="it@example.com"), RULES)
