@@ -6,6 +6,8 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
@@ -16,6 +18,10 @@ from tests.postgres import SYSTEM, Server, SystemServer, offered, start_embedded
 
 FAULTS = {"test_killed.py", "test_faults.py", "test_around.py", "test_pooler.py"}
 """Files whose tests start, kill and starve servers of their own."""
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-snapshots", action="store_true", help="write tests/cutover/snapshots anew")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -47,22 +53,30 @@ def folder() -> Iterator[Path]:
     shutil.rmtree(path, ignore_errors=True)
 
 
-@pytest.fixture(scope="session", params=offered())
-def server(request: pytest.FixtureRequest, folder: Path) -> Iterator[Server]:
-    """Each PostgreSQL server of the machine in turn."""
-    if request.param == "embedded":
-        yield start_embedded(folder)
-        stop(folder / "embedded")
-        # it may be started again, and then with nothing in it
-        shutil.rmtree(folder / "embedded", ignore_errors=True)
-    elif request.param == "external":
+@pytest.fixture(scope="session")
+def start_server(folder: Path) -> Iterator[Callable[[str], Server]]:
+    """Return a server of the machine by its name, started when it is first asked for and stopped at the very end."""
+    with ExitStack() as stopping:
+        yield cache(lambda name: _started(name, folder, stopping))
+
+
+def _started(name: str, folder: Path, stopping: ExitStack) -> Server:
+    if name == "embedded":
+        stopping.callback(stop, folder / "embedded")
+        return start_embedded(folder)
+    if name == "external":
         # pg_dump takes any server that is no newer than itself
-        yield Server("external", programs(), os.environ["TEST_DATABASE_URL"])
-    else:
-        (found,) = (path for path in SYSTEM if f"system{path.parent.name}" == request.param)
-        system = SystemServer(found)
-        yield system.start()
-        system.stop()
+        return Server(name, programs(), os.environ["TEST_DATABASE_URL"])
+    (found,) = (path for path in SYSTEM if f"system{path.parent.name}" == name)
+    system = SystemServer(found)
+    stopping.callback(system.stop)
+    return system.start()
+
+
+@pytest.fixture(scope="session", params=offered())
+def server(request: pytest.FixtureRequest, start_server: Callable[[str], Server]) -> Server:
+    """Each PostgreSQL server of the machine in turn."""
+    return start_server(request.param)
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +21,8 @@ from app.embedded import programs, start
 
 FIXTURES = Path(__file__).parent / "fixtures"
 SYSTEM = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
-_FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=300")
+_FAST = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=300", "jit=off")
+"""A query of the catalogue that is done in milliseconds may be compiled for seconds first (`jit`)."""
 
 
 @dataclass
@@ -47,7 +49,7 @@ class Server:
         """Return the URL of a new database, empty or with a fixture of `tests/fixtures` loaded."""
         name = f"t{os.getpid()}_{next(self._numbers)}"
         if fixture is None:
-            self.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+            self.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8' {self._copying}")
             return self.address(name)
         template = f"fixture_{os.getpid()}_{fixture}"
         if fixture not in self.templates:
@@ -55,8 +57,14 @@ class Server:
             self.psql(self.address(template), (FIXTURES / f"{fixture}.sql").read_text())
             self.execute("ANALYZE", database=template)
             self.templates.add(fixture)
-        self.execute(f"CREATE DATABASE {name} TEMPLATE {template}")
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} {self._copying}")
         return self.address(name)
+
+    @cached_property
+    def _copying(self) -> str:
+        """How a template is copied: by its files, which takes half the time where PostgreSQL leaves the choice."""
+        version = int(self.psql(self.url, "SHOW server_version_num"))
+        return "STRATEGY file_copy" if version >= 15_00_00 else ""
 
     def drop_database(self, url: str) -> None:
         """Drop a database, whoever is connected to it."""

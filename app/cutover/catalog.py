@@ -17,7 +17,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.cutover import queries
+from app.cutover import definitions, queries
 from app.cutover.objects import (
     Column,
     Constraint,
@@ -215,7 +215,8 @@ def _read(connection: Connection) -> Snapshot:
         }
         tables[names[oid]] = Table(**_frozen(row), **of_table, constraints=constraints.get(oid, ()))
     functions = {row["identity"]: Function(**_frozen(row)) for row in rows(queries.FUNCTIONS)}
-    dependents, callers = _dependents(rows(queries.DEPENDENTS), tables, functions)
+    made = {(row["kind"], row["identity"]): row["definition"] for row in rows(definitions.DEFINITIONS)}
+    dependents, callers = _dependents(rows(queries.DEPENDENTS), tables, functions, made)
     return Snapshot(
         **_frozen(head),
         tables=tuple(tables.values()),
@@ -257,14 +258,17 @@ def _foreign_key(names: dict[int, tuple[str, str]], oid: int, row: dict[str, Any
 
 
 def _dependents(
-    rows: list[dict[str, Any]], tables: dict[tuple[str, str], Table], functions: dict[str, Function]
+    rows: list[dict[str, Any]],
+    tables: dict[tuple[str, str], Table],
+    functions: dict[str, Function],
+    made: dict[tuple[str, str], str],
 ) -> tuple[list[Dependent], dict[str, list[Dependent]]]:
     """Return what depends on relations, and what depends on functions by their identity."""
     of_relations: list[Dependent] = []
     of_functions: dict[str, list[Dependent]] = {}
     for row in map(_frozen, rows):
         function = row.pop("function")
-        row["definition"] = _definition(row, tables, functions)
+        row["definition"] = _definition(row, tables, functions) or made.get((row["kind"], row["identity"]))
         if function is None:
             of_relations.append(Dependent(**row))
         else:

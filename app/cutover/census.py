@@ -11,7 +11,7 @@ from datetime import datetime
 
 from sqlalchemy import Connection
 
-from app.cutover import changes
+from app.cutover import changes, hush, strangers
 from app.cutover.catalog import ForeignKey, Snapshot, Table, literal, quoted
 from app.cutover.layout import Layout, Role
 from app.cutover.surroundings import Surroundings, look_around
@@ -69,6 +69,10 @@ class Census:
     values: Values = field(default_factory=Values)
     dead_limits: int = 0
     """Rows of rate_limit that count the requests of sessions."""
+    language_lacks: str | None = None
+    """The SQL that gives the role the language in which triggers are silenced; None where it has it."""
+    retired_members: tuple[strangers.Member, ...] = ()
+    """All that is in the schema of the retired tables."""
 
 
 LONGEST_ID = 255
@@ -116,6 +120,8 @@ def take(connection: Connection, snapshot: Snapshot, layout: Layout) -> Census:
         },
         values=_values(connection, layout),
         dead_limits=_dead_limits(connection, layout.role("rate_limits")),
+        language_lacks=hush.language_lacks(connection),
+        retired_members=strangers.members(connection),
     )
 
 

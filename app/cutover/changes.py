@@ -344,12 +344,20 @@ def _carried(snapshot: Snapshot, retypes: tuple[Retype, ...], moving: set[Key]) 
     changed |= {member for table, column in changed for member in _family(snapshot, table, column)}
     seen: set[tuple[str, str]] = set()
     for found in snapshot.dependents:
-        if (found.table, found.column) not in changed or found.owner in moving or found.kind in _FOLLOWING:
+        concerned = (found.table, found.column) in changed or _stores_rows(snapshot, found, {key for key, _ in changed})
+        if not concerned or found.owner in moving or found.kind in _FOLLOWING:
             continue
         if found.kind == "default value" or (found.kind, found.identity) in seen:
             continue
         seen.add((found.kind, found.identity))
         yield found
+
+
+def _stores_rows(snapshot: Snapshot, found: Dependent, changed: set[Key]) -> bool:
+    """Whether a materialized view holds whole rows, of a row type that PostgreSQL then does not change."""
+    view = snapshot.table(*found.owner) if found.kind == "materialized view" and found.owner else None
+    of_rows = {quoted(*found.table), f"{quoted(*found.table)}[]"}
+    return found.table in changed and view is not None and any(each.type in of_rows for each in view.columns)
 
 
 _FOLLOWING = frozenset({"statistics object", "table constraint", "index", "table"})

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 
 from app.cutover import received
 from app.cutover.findings import OVERRULABLE, Action, Finding, Level, Options, Situation
-from app.cutover.rules import around, keys, objects, others, types, users, values
+from app.cutover.rules import around, keys, language, objects, others, strangers, types, users, values
 from app.cutover.surroundings import make_contact
 
 Rule = Callable[[Situation], Iterator[Finding]]
@@ -53,6 +53,7 @@ RULES: dict[Action, tuple[Rule, ...]] = {
         around.decisions_apply,
         around.privileges,
         around.may_make_schema,
+        language.language,
         keys.foreign_keys_into_going_tables,
         keys.foreign_keys_into_going_columns,
         keys.foreign_keys_of_going_columns,
@@ -84,6 +85,7 @@ RULES: dict[Action, tuple[Rule, ...]] = {
     "drop": (
         around.privileges,
         around.left_over,
+        strangers.in_retired_schema,
         *OTHERS,
         keys.foreign_keys_into_going_tables,
         objects.dependents,

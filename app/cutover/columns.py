@@ -11,14 +11,13 @@ from collections.abc import Iterator
 from app.cutover import journal, release, restore
 from app.cutover.catalog import Column, Snapshot, literal, quoted
 from app.cutover.changes import Changes
+from app.cutover.hush import hushed
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, retired_comment
 from app.cutover.objects import Sequence
-from app.cutover.steps import Step
+from app.cutover.steps import Step, altering
 
 _SEEN = "shadow.seen"
 """Run-time parameter with the snapshot that was taken before values were copied."""
-_LOUD = "shadow.loud"
-"""... with the SQL that restores what was silenced."""
 
 
 def copy(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
@@ -114,6 +113,12 @@ def is_kept(sequence: Sequence) -> bool:
     return not sequence.kind.startswith("identity")
 
 
+def kept_sequence(changes: Changes) -> str | None:
+    """Return what the sequence that makes ids is called once it is kept, as SQL; None where there is none to keep."""
+    sequence = changes.sequence
+    return quoted(RETIRED_SCHEMA, sequence.name) if sequence is not None and is_kept(sequence) else None
+
+
 def ids_from_elsewhere(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
     users, column, sequence = changes.users, changes.fields["id"], changes.sequence
     change = f"ALTER TABLE {users.sql} ALTER COLUMN {quoted(column.name)}"
@@ -204,7 +209,7 @@ def shrink(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
 def _restore_columns(changes: Changes) -> Iterator[str]:
     users, columns = changes.users, changes.going
     table, kept, key = users.sql, quoted(RETIRED_SCHEMA, KEPT_COLUMNS), _id(changes)
-    yield f"ALTER TABLE {table} {', '.join(f'ADD COLUMN {_column(column)}' for column in columns)}"
+    yield altering(table, [f"ADD COLUMN {_column(column)}" for column in columns])
     stored = [(quoted(column.name), column.not_null) for column in columns if not column.generated]
     if stored:
         # a row that was put there by hand for a user who came since need not say what has a default
@@ -221,54 +226,6 @@ def _restore_columns(changes: Changes) -> Iterator[str]:
         if column.not_null and not named:
             yield f"ALTER TABLE {table} ALTER COLUMN {name} SET NOT NULL"
         yield from restore.column(users, column)
-
-
-def hushed(table: str) -> tuple[str, str]:
-    """Return what silences, and what restores, all that an UPDATE of a table would set off or run into.
-
-    Nobody changes these rows: triggers and rules of the app's must not see it, and a row that violates a NOT VALID
-    check, which holds for changes only, must not be in the way; nor a publication that could not tell rows apart.
-    What there is is looked up when it runs, so that undo knows what came and what went since.
-
-    Args:
-        table: its name as SQL.
-    """
-    quiet = f"""DO $hush$
-DECLARE
-    hushed CONSTANT regclass := {literal(table)};
-    found record;
-    loud text := '';
-BEGIN
-    FOR found IN
-        SELECT format('ALTER TABLE %s REPLICA IDENTITY FULL', hushed) AS quiet,
-            format('ALTER TABLE %s REPLICA IDENTITY NOTHING', hushed) AS loud
-        FROM pg_class WHERE oid = hushed AND relreplident = 'n'
-        UNION ALL
-        SELECT format('ALTER TABLE %s DISABLE %s %I', hushed, kind, name),
-            format('ALTER TABLE %s ENABLE %s %s %I', hushed, CASE enabled WHEN 'A' THEN 'ALWAYS' END, kind, name)
-        FROM (
-            SELECT 'TRIGGER', tgname, tgenabled FROM pg_trigger WHERE tgrelid = hushed AND NOT tgisinternal
-            UNION ALL
-            SELECT 'RULE', rulename, ev_enabled FROM pg_rewrite WHERE ev_class = hushed
-        ) AS one (kind, name, enabled)
-        WHERE enabled IN ('O', 'A')
-        UNION ALL
-        SELECT format('ALTER TABLE %s DROP CONSTRAINT %I', hushed, conname),
-            concat_ws(
-                '; ',
-                format('ALTER TABLE %s ADD CONSTRAINT %I %s', hushed, conname, pg_get_constraintdef(oid)),
-                'COMMENT ON CONSTRAINT ' || quote_ident(conname) || ' ON ' || hushed::text || ' IS '
-                    || quote_literal(obj_description(oid, 'pg_constraint'))
-            )
-        FROM pg_constraint
-        WHERE conrelid = hushed AND contype IN ('c', 'n') AND NOT convalidated AND coninhcount = 0
-    LOOP
-        EXECUTE found.quiet;
-        loud := loud || found.loud || ';';
-    END LOOP;
-    PERFORM set_config({literal(_LOUD)}, loud, true);
-END $hush$"""
-    return quiet, f"DO $loud$ BEGIN EXECUTE current_setting({literal(_LOUD)}); END $loud$"
 
 
 def _column(column: Column) -> str:

@@ -8,6 +8,7 @@ from app.cutover import shapes
 from app.cutover.catalog import Column, Snapshot, Table, quoted
 from app.cutover.flags import flag
 from app.cutover.layout import NONE, Doubt
+from app.cutover.names import with_suffix
 from app.cutover.signatures import SIGNATURES, USERS, normalised
 
 
@@ -59,7 +60,7 @@ _KINDS = {"v": "VIEW", "m": "MATERIALIZED VIEW", "f": "FOREIGN TABLE"}
 
 
 def _renaming(table: Table) -> str:
-    return f"ALTER {_KINDS.get(table.kind, 'TABLE')} {table.sql} RENAME TO {quoted(table.name + '_old')};"
+    return f"ALTER {_KINDS.get(table.kind, 'TABLE')} {table.sql} RENAME TO {quoted(with_suffix(table.name, '_old'))};"
 
 
 def _mapping(table: Table) -> str:

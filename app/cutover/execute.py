@@ -9,11 +9,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import getpass
+import json
 import os
 import random
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -27,6 +29,7 @@ from app.cutover import (
     plan,
     recognition,
     rehearsal,
+    restore,
     samples,
     steps,
     stops,
@@ -36,6 +39,7 @@ from app.cutover import (
 from app.cutover.catalog import JOURNAL, VERSION_TABLE, Snapshot, quoted
 from app.cutover.findings import Action, Options, Refused, Situation, refusals
 from app.cutover.layout import Doubt, Layout
+from app.cutover.raised import raised_by
 from app.cutover.signatures import GOING_ROLES
 from app.cutover.steps import REVISIONS, Record, Step
 
@@ -278,35 +282,58 @@ class Cutover:
         findings = list(undo.examine(database, self.schema, action, recorded.before, recorded.undo, self.options))
         if refusals(findings):
             raise Refused(findings)
-        self._take_back(recorded.undo)
+        left_out = self._take_back(recorded.undo)
         if action != "adopt":
             record = Record(f"undo-{action}", self.operator, self.options, catalog.read(database).fingerprint)
-            self.execute(journal.entry(self.schema, record))
+            facts = f"jsonb_build_object('left_out', {catalog.literal(json.dumps(left_out))}::jsonb)"
+            self.execute(journal.entry(self.schema, record, facts))
 
-    def _take_back(self, statements: Sequence[str]) -> None:
+    def _take_back(self, statements: Sequence[str]) -> list[str]:
         """Run what undoes, and find out in one pass what it would change that is gone since.
+
+        Returns:
+            What was left out, for a person accepted that.
 
         Raises:
             Refused: something is, and nobody accepted that it is left out.
         """
-        gone: list[tuple[str, str]] = []
+        gone: list[stops.LeftOut] = []
         try:
-            for statement in statements:
-                self.execute("SAVEPOINT shadow_undo")
-                step = Step(statement.splitlines()[0][:100], (statement,))
-                try:
-                    self._take(step, undoing=True)
-                except Refused as refused:
-                    if (reason := stops.absent(refused)) is None:
-                        raise
-                    self.execute("ROLLBACK TO SAVEPOINT shadow_undo")
-                    gone.append((reason, statement))
-                    self.observe(replace(step, title=f"left out, for {reason}: {step.title}"), 0.0)
-                self.execute("RELEASE SAVEPOINT shadow_undo")
+            waiting = list(reversed(statements))
+            while waiting:
+                statement = waiting.pop()
+                if (reason := self._attempt(statement)) is None:
+                    continue
+                if len(parts := steps.apart(statement)) > 1:
+                    waiting += reversed(parts)
+                    continue
+                if statement.startswith(restore.AS_ROLE):  # what it would have given went with the role
+                    while waiting.pop() != restore.AS_ONESELF:
+                        pass
+                gone.append(stops.LeftOut(reason, statement, undo.kept_in(self._database, statement)))
+                self.observe(Step(f"left out, for {reason}: {_title(statement)}", ()), 0.0)
         except Refused as refused:
             raise Refused([*stops.missing(gone, self.options), *refused.findings]) from refused
         if findings := stops.missing(gone, self.options):
             raise Refused(findings)
+        return [each.statement for each in gone]
+
+    def _attempt(self, statement: str) -> str | None:
+        """Run a statement that undoes; return what PostgreSQL says is not there for it, None where it was done.
+
+        Raises:
+            Refused: something else is in the way.
+        """
+        self.execute("SAVEPOINT shadow_undo")
+        try:
+            self._take(Step(_title(statement), (statement,)), undoing=True)
+        except Refused as refused:
+            if (reason := stops.absent(refused, statement)) is None:
+                raise
+            self.execute("ROLLBACK TO SAVEPOINT shadow_undo")
+            return reason
+        self.execute("RELEASE SAVEPOINT shadow_undo")
+        return None
 
     def _begin(self) -> None:
         for setting in steps.SETTINGS:
@@ -320,7 +347,8 @@ class Cutover:
                 self.execute(statement)
             except DBAPIError as error:
                 state = stops.sqlstate(error)
-                if state is None or state in stops.LOCK_STATES or state[:2] not in stops.MEANT_FOR_PEOPLE:
+                passing = state in stops.LOCK_STATES or (state or "")[:2] not in stops.MEANT_FOR_PEOPLE
+                if state is None or (passing and raised_by(error) is None):
                     raise
                 raise Refused([stops.stopped(step, error, undoing=undoing)]) from error
         self.observe(step, time.perf_counter() - started)
@@ -333,31 +361,37 @@ class Cutover:
         return self.connection
 
 
+def _title(statement: str) -> str:
+    return " ".join(steps.apart(statement)[0].split())[:100]
+
+
 def survey(connection: Connection, schema: str, options: Options, actions: tuple[Action, ...]) -> Situation:
     """Read everything the rules look at."""
     snapshot = catalog.read(connection)
-    moved = None
+    moved: Any = None
+    sequence: str | None = None
     revision = current_revision(connection, schema)
     if revision is not None:
         if snapshot.table(schema, JOURNAL) is None:
             raise Refused([stops.unaccounted(revision)])
         options = options.after(journal.chosen(connection, schema))
-    if revision == REVISIONS["retire"]:
-        moved = connection.exec_driver_sql(
-            f"SELECT before -> 'roles' FROM {quoted(schema, JOURNAL)} WHERE action = 'retire' ORDER BY id DESC LIMIT 1"
-        ).scalar_one_or_none()
+    if revision == REVISIONS["retire"] and (retired := undo.recorded(connection, schema, "retire")) is not None:
+        moved, sequence = retired.before["roles"], retired.before["kept_sequence"]
     if revision == REVISIONS["drop"]:  # what is left is the app's, whatever it looks like
         options = replace(options, choices=options.choices.without(GOING_ROLES))
     found = recognition.recognise(snapshot, schema, options.choices, moved, samples.looking(connection, snapshot))
+    if sequence is not None and sequence in {quoted(each.schema, each.name) for each in snapshot.sequences}:
+        found = replace(found, kept_sequence=sequence)
     if revision == REVISIONS["adopt"]:
         found = _held_to(found, undo.recorded(connection, schema, "adopt"))
     counted = census.take(connection, snapshot, found)
     situation = Situation(snapshot, found, counted, options, actions)
     contact = counted.surroundings.contact
-    if "retire" not in actions or situation.changes is None or contact.recovering or contact.read_only:
+    if contact.recovering or contact.read_only:
         return situation
     try:
-        return replace(situation, complaints=rehearsal.rehearse(connection, snapshot, situation.changes, options))
+        complaints = rehearsal.rehearse(connection, snapshot, situation.changes, options, actions)
+        return replace(situation, complaints=complaints)
     except DBAPIError as error:
         if (stops.sqlstate(error) or "")[:2] not in stops.MEANT_FOR_PEOPLE:
             raise

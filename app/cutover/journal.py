@@ -192,7 +192,8 @@ def counted(snapshot: Snapshot, layout: Layout) -> tuple[Table, ...]:
         return ()
     tables = {table.key: table for table in (users, *layout.going)}
     for key in snapshot.keys_to(users.key):
-        if (table := snapshot.table(*key.table)) is not None and snapshot.sees(table):
+        # a partition's rows are counted with the whole; the app may drop or detach it
+        if not key.inherited and (table := snapshot.table(*key.table)) is not None and snapshot.sees(table):
             tables[table.key] = table
     return tuple(tables.values())
 
@@ -247,6 +248,7 @@ def facts(snapshot: Snapshot, layout: Layout, changes: Changes | None, options: 
                 "target_columns": key.target_columns,
                 "on_delete": key.on_delete,
                 "validated": key.validated,
+                "inherited": key.inherited,
                 "goes": key.table in going
                 or (key.target in going and (detached(key, options) or key.inherited))
                 or (users is not None and key.table == users.key and bool(gone & set(key.columns))),

@@ -83,6 +83,8 @@ class Layout:
     doubts: tuple[Doubt, ...] = ()
     reasons: Mapping[str, str] = field(default_factory=dict)
     """Of each of the `fields`, why it was taken for it."""
+    kept_sequence: str | None = None
+    """After retire, the sequence that made ids, as SQL."""
 
     def __getitem__(self, role: str) -> Table | None:
         found = self.role(role)

@@ -270,6 +270,8 @@ class Table:
     """Those that name the table."""
     broad_publications: tuple[str, ...] = ()
     """Those that take whatever there is, in the database or in the schema."""
+    published_changes: str = ""
+    """What those of both kinds tell of rows that are there: `u`pdates, `d`eletes."""
     memberships: tuple[Membership, ...] = ()
     """The `publications` once more, with what they take of the table."""
     policies: tuple[Policy, ...] = ()

@@ -145,7 +145,8 @@ def _drop(
         steps.append(_drop_table(name, table))
     kept = [name for name, there in _kept(snapshot, found) if there]
     steps += [_drop_table(name) for name in kept]
-    for sequence in _sequences(snapshot, found):
+    sequence = layout.kept_sequence if found is None else columns.kept_sequence(found)
+    if sequence is not None:
         steps.append(Step(f"{sequence} is dropped", (f"DROP SEQUENCE {sequence}",), undone=_FINAL))
     if going or kept or RETIRED_SCHEMA in snapshot.schemas:
         steps.append(Step(f"the schema {RETIRED_SCHEMA} is dropped", (f"DROP SCHEMA {RETIRED_SCHEMA}",), undone=_FINAL))
@@ -171,12 +172,3 @@ def _kept(snapshot: Snapshot, found: Changes | None) -> Iterator[tuple[str, bool
     limits = found is not None and found.rate_limits is not None
     yield KEPT_COLUMNS, values or snapshot.table(RETIRED_SCHEMA, KEPT_COLUMNS) is not None
     yield RATE_LIMIT_ROWS, limits or snapshot.table(RETIRED_SCHEMA, RATE_LIMIT_ROWS) is not None
-
-
-def _sequences(snapshot: Snapshot, found: Changes | None) -> Iterator[str]:
-    """Return the sequences that stand alone in RETIRED_SCHEMA, or will."""
-    if found is not None and found.sequence is not None and columns.is_kept(found.sequence):
-        yield quoted(RETIRED_SCHEMA, found.sequence.name)
-    for sequence in snapshot.sequences:
-        if sequence.schema == RETIRED_SCHEMA and sequence.owned_by is None:
-            yield quoted(RETIRED_SCHEMA, sequence.name)

@@ -78,6 +78,9 @@ SELECT c.oid::int8 AS oid, n.nspname AS schema, c.relname AS name, c.relkind::te
                AND NOT EXISTS (SELECT FROM pg_publication_rel r JOIN pg_publication p ON p.oid = r.prpubid
                                WHERE r.prrelid = c.oid AND p.pubname = v.pubname)
              ORDER BY 1) AS broad_publications,
+       (SELECT concat(CASE WHEN bool_or(p.pubupdate) THEN 'u' END, CASE WHEN bool_or(p.pubdelete) THEN 'd' END)
+          FROM pg_publication p WHERE EXISTS (SELECT FROM published v WHERE v.pubname = p.pubname
+            AND v.schemaname = n.nspname AND v.tablename = c.relname)) AS published_changes,
        CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END AS definition,
        coalesce(c.reloptions, '{{}}') || ARRAY(SELECT 'toast.' || o FROM pg_class t, unnest(t.reloptions) o
                                               WHERE t.oid = c.reltoastrelid) AS options,
@@ -276,9 +279,21 @@ FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace JOIN pg_language l 
 WHERE {_OWN_FUNCTION}
 ORDER BY 1"""
 
-# A row type, its array and an owned sequence stand for the table they belong to, a view's query for the view.
+# A row type, its array and an owned sequence stand for the table they belong to, a view's query for the view; a column
+# may hold rows also within what is made of their type: domains, composite types, and arrays of either.
 DEPENDENTS = f"""
-WITH belongs AS (
+WITH RECURSIVE made_of (part, whole) AS MATERIALIZED (
+  SELECT t.typbasetype, t.oid FROM pg_type t WHERE t.typtype = 'd'
+  UNION ALL
+  SELECT t.typelem, t.oid FROM pg_type t WHERE t.typelem <> 0
+  UNION ALL
+  SELECT a.atttypid, c.reltype FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid WHERE c.relkind = 'c'
+), within AS (
+  SELECT c.oid AS relation, c.reltype AS type, true AS itself FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p') AND {VISIBLE}
+  UNION
+  SELECT w.relation, m.whole, false FROM within w JOIN made_of m ON m.part = w.type
+), belongs AS (
   SELECT 'pg_class'::regclass AS classid, c.oid AS objid, c.oid AS relation, NULL::oid AS function FROM pg_class c
     JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.relkind IN ('r', 'p', 'f', 'v', 'm') AND {VISIBLE}
   UNION ALL
@@ -308,7 +323,10 @@ WITH belongs AS (
     ON d.classid = 'pg_class'::regclass AND w.attrelid = d.objid AND w.attnum = d.objsubid AND w.attgenerated <> ''
     AND (d.refclassid <> 'pg_type'::regclass OR d.deptype = 'a')
   WHERE NOT coalesce(g.tgisinternal, false)
-    AND (d.classid <> 'pg_constraint'::regclass OR b.function IS NOT NULL)
+    -- a check of a domain or of another table; what a table has of its own goes or stays with it
+    AND (d.classid <> 'pg_constraint'::regclass OR b.function IS NOT NULL
+         OR EXISTS (SELECT FROM pg_constraint k
+                    WHERE k.oid = d.objid AND k.contype = 'c' AND k.conrelid <> b.relation AND d.deptype = 'n'))
     -- what merely sits on its table comes along where a person may want to name it
     AND (d.deptype = 'n' OR v.oid IS NOT NULL
          OR d.classid IN ('pg_statistic_ext'::regclass, 'pg_trigger'::regclass, 'pg_policy'::regclass,
@@ -318,6 +336,10 @@ WITH belongs AS (
          OR d.classid = 'pg_class'::regclass AND d.objsubid > 0 AND d.deptype = 'a')
     AND NOT (d.classid = 'pg_type'::regclass
              AND EXISTS (SELECT FROM pg_type y WHERE y.oid = d.objid AND y.typelem <> 0))
+  UNION ALL
+  SELECT 'pg_class'::regclass, a.attrelid, a.attnum, w.relation, NULL, 'n', NULL
+  FROM within w JOIN pg_attribute a ON a.atttypid = w.type AND NOT a.attisdropped
+  JOIN pg_class c ON c.oid = a.attrelid AND c.relkind IN ('r', 'p') WHERE NOT w.itself
 ), objects AS MATERIALIZED (
   SELECT x.classid, x.objid, x.objsubid, o.oid AS site, f.adnum AS own,
          coalesce(CASE WHEN w.rulename <> '_RETURN' THEN w.rulename END, p.polname, g.tgname, s.stxname, k.conname,

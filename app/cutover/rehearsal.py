@@ -4,24 +4,27 @@ let the structure be changed at all.
 PostgreSQL knows no operator between text and uuid, so a policy, view or check that compares the two cannot come back.
 Which those are, only PostgreSQL can tell: they are made over empty tables of the same names and the new types, in a
 schema that is gone again with the savepoint it was made in. What an event trigger forbids only its function can tell:
-it is called by the like of what the cutover does, in the same way.
+it is called by the like of what the cutover does, over tables of the same names.
 
 The promise: nothing stays, no row is read, and nobody waits: the real tables are looked at, not locked against anybody.
+Only what a function does outside of transactions is done: the sequence moves by which an event trigger counts.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
 from app.cutover import aside, surroundings
-from app.cutover.catalog import Snapshot, Table, quoted
+from app.cutover.catalog import JOURNAL, Snapshot, Table, quoted
 from app.cutover.changes import Changes, Retype, children
-from app.cutover.findings import Complaint, Options
+from app.cutover.findings import Action, Complaint, Options
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, without_beside
+from app.cutover.raised import raised_by
 from app.cutover.signatures import USERS
 
 EVENT_TRIGGER = "event trigger"
@@ -31,13 +34,27 @@ _PASSING = frozenset({"08", "40", "53", "55", "57"})
 """Classes of SQLSTATE that are no function's opinion: connections, conflicts, resources, locks, operators."""
 
 
-def rehearse(connection: Connection, snapshot: Snapshot, changes: Changes, options: Options) -> tuple[Complaint, ...]:
-    """Return what could not be made again over the new types, or what forbids all of it; nothing is the usual."""
+def rehearse(
+    connection: Connection,
+    snapshot: Snapshot,
+    changes: Changes | None,
+    options: Options,
+    actions: tuple[Action, ...] = ("retire",),
+) -> tuple[Complaint, ...]:
+    """Return what could not be made again over the new types, or what forbids all of it; nothing is the usual.
+
+    Args:
+        connection: the database.
+        snapshot: its catalogue.
+        changes: what retire changes; None where there is nothing that it does.
+        options: what the person decided.
+        actions: those that are about to be taken.
+    """
     if not snapshot.may_create_schema:
         return ()
-    if forbidden := _forbidden(connection, snapshot, changes):
+    if forbidden := _forbidden(connection, snapshot, changes, actions):
         return forbidden
-    if not changes.retypes:
+    if changes is None or not changes.retypes or "retire" not in actions:
         return ()
     with connection.begin_nested() as savepoint:
         found = tuple(_complaints(connection, without_beside(snapshot), changes, options))
@@ -45,22 +62,33 @@ def rehearse(connection: Connection, snapshot: Snapshot, changes: Changes, optio
     return found
 
 
-def _forbidden(connection: Connection, snapshot: Snapshot, changes: Changes) -> tuple[Complaint, ...]:
-    """Return the event triggers of which one raises an error, by what it says, when something like retire is done."""
+def _forbidden(
+    connection: Connection, snapshot: Snapshot, changes: Changes | None, actions: tuple[Action, ...]
+) -> tuple[Complaint, ...]:
+    """Return the event triggers of which one raises an error, by what it says, when the like of an action is done."""
     triggers = surroundings.event_triggers(connection)
-    if not triggers or not changes.any:
+    if not triggers:
+        return ()
+    if "retire" in actions and changes is not None and changes.any:
+        tried = _like_retire(snapshot, changes, makes_tables="adopt" in actions)
+    elif "drop" in actions:
+        tried = _like_drop(snapshot)
+    elif "adopt" in actions and changes is not None:
+        tried = _like_adopt(snapshot, changes)
+    else:
         return ()
     words, context = None, ""
     with connection.begin_nested() as savepoint:
-        for statement in _like_retire(snapshot, changes):
+        for part in tried:
             try:
                 with connection.begin_nested():
-                    connection.exec_driver_sql(statement)
+                    connection.exec_driver_sql(part.sql)
             except DBAPIError as error:
-                if (getattr(error.orig, "sqlstate", None) or "08")[:2] in _PASSING:
+                state = (getattr(error.orig, "sqlstate", None) or "08")[:2]
+                if state in _PASSING and raised_by(error) is None:
                     raise
                 cause = error.orig.__cause__ if error.orig else None
-                words, context = _said(error), getattr(cause, "context", None) or ""
+                words, context = _said(error) if part.judged else None, getattr(cause, "context", None) or ""
                 break
         savepoint.rollback()
     if words is None:
@@ -69,18 +97,67 @@ def _forbidden(connection: Connection, snapshot: Snapshot, changes: Changes) -> 
     return tuple(Complaint(EVENT_TRIGGER, trigger.name, None, words) for trigger in named or triggers)
 
 
-def _like_retire(snapshot: Snapshot, changes: Changes) -> Iterator[str]:
-    """Yield one statement of each kind that retire has, over tables of its own."""
+@dataclass(frozen=True, slots=True)
+class _Tried:
+    """A statement over tables of the rehearsal's own, which have the names of the real ones."""
+
+    sql: str
+    judged: bool = True
+    """Whether the action does the like of it; it does not make the tables."""
+
+
+def _stand_in(schema: str, name: str, columns: str = "id integer", *, judged: bool = True) -> Iterator[_Tried]:
+    """Yield what makes a table of a name, which nobody is told of before it is altered."""
+    passing = quoted(schema, _SCHEMA)
+    yield _Tried(f"CREATE TABLE {passing} ({columns})", judged=False)
+    yield _Tried(f"ALTER TABLE {passing} RENAME TO {quoted(name)}", judged=judged)
+
+
+def _like_retire(snapshot: Snapshot, changes: Changes, *, makes_tables: bool) -> Iterator[_Tried]:
+    """Yield one statement of each kind that retire has; and that adopt has, where that makes tables before it."""
     schema = RETIRED_SCHEMA if RETIRED_SCHEMA not in snapshot.schemas else _SCHEMA
-    table = f"{schema}.{USERS}"
-    yield f"CREATE SCHEMA {schema}"
-    yield f"COMMENT ON SCHEMA {schema} IS 'a rehearsal'"
-    yield f"CREATE TABLE {table} (id integer PRIMARY KEY, status text)"
-    yield f"CREATE TABLE {schema}.{KEPT_COLUMNS} AS SELECT id, status FROM {table}"
-    yield f"ALTER TABLE {table} ADD COLUMN deleted_at timestamp with time zone"
-    yield f"ALTER TABLE {table} DROP COLUMN status"
+    yield _Tried(f"CREATE SCHEMA {schema}")
+    yield _Tried(f"COMMENT ON SCHEMA {schema} IS 'a rehearsal'")
+    if makes_tables:
+        yield _Tried(f"CREATE TABLE {quoted(schema, JOURNAL)} (id bigint PRIMARY KEY)")
+    users, going = changes.users.name, [quoted(column.name) for column in changes.going]
+    table = quoted(schema, users)
+    yield from _stand_in(schema, users, ", ".join(["id integer PRIMARY KEY", *(f"{name} text" for name in going)]))
+    if changes.going or changes.fills:
+        yield _Tried(f"CREATE TABLE {quoted(schema, KEPT_COLUMNS)} AS SELECT * FROM {table}")
+    yield _Tried(f"ALTER TABLE {table} ADD COLUMN IF NOT EXISTS deleted_at timestamp with time zone")
+    if going:
+        yield _Tried(f"ALTER TABLE {table} {', '.join(f'DROP COLUMN {name}' for name in going)}")
     if any(retype.rewrites for retype in changes.retypes):
-        yield f"ALTER TABLE {table} ALTER COLUMN id TYPE text USING id::text"
+        yield _Tried(f"ALTER TABLE {table} ALTER COLUMN id TYPE text USING id::text")
+    taken = {users, USERS, KEPT_COLUMNS, JOURNAL}
+    for name in sorted({move.name for move in changes.moves} - taken):
+        yield from _stand_in(schema, name)
+    if users != USERS:
+        yield _Tried(f"ALTER TABLE {table} RENAME TO {USERS}")
+
+
+def _like_adopt(snapshot: Snapshot, changes: Changes) -> Iterator[_Tried]:
+    """Yield one statement of each kind that adopt has."""
+    yield _Tried(f"CREATE SCHEMA {_SCHEMA}", judged=False)
+    if snapshot.table(changes.schema, JOURNAL) is None:
+        yield _Tried(f"CREATE TABLE {quoted(_SCHEMA, JOURNAL)} (id bigint PRIMARY KEY)")
+        yield _Tried(f"COMMENT ON TABLE {quoted(_SCHEMA, JOURNAL)} IS 'a rehearsal'")
+    table = quoted(_SCHEMA, changes.users.name)
+    yield from _stand_in(_SCHEMA, changes.users.name)
+    yield _Tried(f"ALTER TABLE {table} ADD COLUMN deleted_at timestamp with time zone")
+    if changes.beside and changes.users.name != USERS:
+        yield _Tried(f"CREATE VIEW {_SCHEMA}.{USERS} AS SELECT id FROM {table}")
+
+
+def _like_drop(snapshot: Snapshot) -> Iterator[_Tried]:
+    """Yield one statement of each kind that drop has."""
+    yield _Tried(f"CREATE SCHEMA {_SCHEMA}", judged=False)
+    for table in snapshot.tables:
+        if table.schema == RETIRED_SCHEMA:
+            yield from _stand_in(_SCHEMA, table.name, judged=False)
+            yield _Tried(f"DROP TABLE {quoted(_SCHEMA, table.name)}")
+    yield _Tried(f"DROP SCHEMA {_SCHEMA}")
 
 
 def _mentions(context: str, function: str) -> bool:

@@ -294,7 +294,7 @@ class _Ways:
         # one that has a row type has it for good
         if column is None or aside is None or column.identity or not self.clings(found):
             return None
-        if column.type.removesuffix("[]") == quoted(*found.table):
+        if column.base_kind == "c" or column.type.removesuffix("[]") == quoted(*found.table):
             return None
         if any(column.name in key.target_columns for key in self.snapshot.keys_to(table.key)):
             return None

@@ -14,6 +14,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table as RichTable
+from rich.text import Text
 
 from app.cutover.catalog import VERSION_TABLE, quoted
 from app.cutover.census import Census
@@ -61,8 +62,12 @@ class Report:
         if not self.plans:
             return "Nothing to do."
         target = self.plans[-1].action
-        count = sum(len(plan.steps) for plan in self.plans)
-        return f"Ready: {count} steps in {len(self.plans)} revisions.  shadow migrate --to {target}"
+        steps = _counted(sum(len(plan.steps) for plan in self.plans), "step")
+        return f"Ready: {steps} in {_counted(len(self.plans), 'revision')}.  shadow migrate --to {target}"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def findings_text(findings: Iterable[Finding]) -> str:
@@ -74,10 +79,20 @@ def print_findings(console: Console, findings: Sequence[Finding]) -> None:
     """Print findings, each with its code, what was found and what to type."""
     for finding in findings:
         colour = LEVELS[finding.level]
-        console.print(f"[{colour}]{finding.level:<6}[/] [bold]{escape(finding.code)}[/]  {escape(finding.message)}")
+        said = f"[bold]{escape(finding.code)}[/]  {escape(finding.message)}"
+        _print_beside(console, f"[{colour}]{finding.level:<6}[/] ", said)
         for line in finding.remedy.splitlines():
             # never wrapped: it is there to be pasted
             console.print(f"       [dim]→[/] {escape(line)}", highlight=False, soft_wrap=True)
+
+
+def _print_beside(console: Console, margin: str, text: str) -> None:
+    """Print a paragraph beside what stands in its margin: where it is wrapped, its lines begin below each other."""
+    start = Text.from_markup(margin)
+    for line in Text.from_markup(text).wrap(console, console.width - start.cell_len):
+        line.rstrip()
+        console.print(start + line, highlight=False, soft_wrap=True)
+        start = Text(" " * start.cell_len)
 
 
 def print_plan(console: Console, report: Report) -> None:
@@ -104,10 +119,10 @@ def _print_step(console: Console, number: int, step: Step) -> None:
     if step.rows is not None:
         facts.append(f"{step.rows:,} rows" + (f", {_bytes(step.bytes)}" if step.bytes else ""))
     if step.seconds is not None:
-        facts.append(f"about {step.seconds:,.1f} s")
+        facts.append(f"about {step.seconds:,.1f} s" if step.seconds >= 0.05 else "less than 0.1 s")
     facts.append(f"undo: {step.undone}")
-    console.print(f"{number:>3}. {escape(step.title)}", highlight=False)
-    console.print(f"     [dim]{escape('; '.join(facts))}[/]", highlight=False)
+    _print_beside(console, f"{number:>3}. ", escape(step.title))
+    _print_beside(console, "     ", f"[dim]{escape('; '.join(facts))}[/]")
     for statement in step.sql:
         for line in _shortened(statement).splitlines():
             console.print(f"     [cyan]{escape(line)}[/]", highlight=False, soft_wrap=True)

@@ -25,6 +25,8 @@ from app.cutover.catalog import (
     quoted,
 )
 
+AS_ROLE, AS_ONESELF = "SET LOCAL ROLE", "RESET ROLE"
+"""Around what another role grants: nothing else stands between them."""
 _MODES = {"D": "DISABLE", "R": "ENABLE REPLICA", "A": "ENABLE ALWAYS", "O": "ENABLE"}
 
 
@@ -58,7 +60,7 @@ def _as_grantor(grant: Grant, sql: str) -> Iterator[str]:
     if grant.grantor is None:
         yield statement
     else:
-        yield from (f"SET LOCAL ROLE {grant.grantor}", statement, "RESET ROLE")
+        yield from (f"{AS_ROLE} {grant.grantor}", statement, AS_ONESELF)
 
 
 def _comment(on: str, text: str | None) -> Iterator[str]:

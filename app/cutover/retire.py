@@ -17,6 +17,7 @@ from app.cutover import aside, beside, columns, journal, release, restore, retyp
 from app.cutover.catalog import ForeignKey, Snapshot, literal, quoted
 from app.cutover.changes import DEAD_ROWS, RATE_LIMIT_ROWS, Changes, Move
 from app.cutover.findings import Options, detached
+from app.cutover.hush import hushed
 from app.cutover.layout import RETIRED_SCHEMA, Layout, without_beside
 from app.cutover.signatures import USERS
 from app.cutover.steps import Record, Step, settling, shutting_out, undo_of
@@ -29,6 +30,7 @@ def steps(
     objects = without_beside(snapshot)
     facts = journal.facts(snapshot, layout, changes, options)
     facts["released"] = _released(snapshot, changes, options)
+    facts["kept_sequence"] = columns.kept_sequence(changes) if changes is not None else None
     counted = journal.counted(snapshot, layout)
     if changes is None or not changes.any:
         return (journal.recording(layout, Record("retire", operator, options, snapshot.fingerprint), facts, counted),)
@@ -56,7 +58,7 @@ def steps(
     changed = [step for step in after if step.lock != "SHARE"]
     compatible = [changes.users.sql] if options.compat_view and changes.moves_users else []
     there = [*compatible, quoted(layout.schema, USERS), *(quoted(RETIRED_SCHEMA, move.name) for move in changes.moves)]
-    undo = (*shutting_out(there), *undo_of((*copied, *filled, *changed)))
+    undo = (*shutting_out(there, one_by_one=True), *undo_of((*copied, *filled, *changed)))
     record = Record("retire", operator, options, snapshot.fingerprint, undo)
     writers_wait = Step(
         "writers wait from here",
@@ -221,7 +223,7 @@ def _clear_rate_limits(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
     kept = quoted(RETIRED_SCHEMA, RATE_LIMIT_ROWS)
     names = ", ".join(quoted(column.name) for column in table.columns if not column.generated)
     overriding = " OVERRIDING SYSTEM VALUE" if any(column.identity for column in table.columns) else ""
-    quiet, loud = columns.hushed(table.sql)
+    quiet, loud = hushed(table.sql)
     yield Step(
         f"{table.sql} loses its rows of sessions",
         (

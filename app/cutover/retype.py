@@ -9,11 +9,12 @@ from collections.abc import Iterator, Sequence
 from itertools import chain, count
 
 from app.cutover import aside, estimate, restore
-from app.cutover.catalog import Snapshot, Table, quoted
+from app.cutover.catalog import ForeignKey, Snapshot, Table, literal, quoted
 from app.cutover.changes import Changes, Retype
 from app.cutover.findings import Options
+from app.cutover.hush import in_dollars
 from app.cutover.signatures import ADDED_COLUMNS, TARGET_COLUMNS, USERS
-from app.cutover.steps import Step
+from app.cutover.steps import Step, altering
 
 
 def retype(snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[Step]:
@@ -29,11 +30,12 @@ def retype(snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[S
             tuple(dropped),
             "ACCESS EXCLUSIVE",
             tables,
-            undo=tuple(added),
+            undo=tuple(_if_still_a_part(key, sql) for key in keys for sql in restore.foreign_key(key)),
             undone="they are added again",
         )
     carried = aside.objects(snapshot, changes, options)
     parts = list(aside.parts(changes))
+    counted = f"constraints and indexes ({len(parts)})"
     for removal in reversed(carried):
         yield Step(
             f"the {removal.kind} {removal.identity} steps aside",
@@ -44,7 +46,7 @@ def retype(snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[S
         )
     if parts:
         yield Step(
-            f"{len(parts)} constraints and indexes over these columns step aside",
+            f"{counted} over these columns step aside",
             tuple(part.drop for part in parts),
             "ACCESS EXCLUSIVE",
             tuple(sorted({part.table.sql for part in parts})),
@@ -55,7 +57,7 @@ def retype(snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[S
         yield _retype_table(table, [each for each in changes.retypes if each.table.key == table.key])
     if parts:
         yield Step(
-            f"{len(parts)} constraints and indexes over these columns are back",
+            f"{counted} over these columns: back",
             tuple(statement for part in parts for statement in part.restore),
             "ACCESS EXCLUSIVE",
             tuple(sorted({part.table.sql for part in parts})),
@@ -83,6 +85,15 @@ def retype(snapshot: Snapshot, changes: Changes, options: Options) -> Iterator[S
         )
 
 
+def _if_still_a_part(key: ForeignKey, sql: str) -> str:
+    """Return what undo runs for the key of a partition, which may have been detached or dropped since."""
+    if not key.inherited:
+        return sql
+    part = literal(quoted(*key.table))
+    condition = f"SELECT FROM pg_class WHERE oid = to_regclass({part}) AND relispartition"
+    return f"DO {in_dollars(f'BEGIN IF EXISTS ({condition}) THEN {sql}; END IF; END')}"
+
+
 def _retype_table(table: Table, retypes: Sequence[Retype]) -> Step:
     there: list[str] = []
     back: list[str] = []
@@ -101,7 +112,7 @@ def _retype_table(table: Table, retypes: Sequence[Retype]) -> Step:
         (f"ALTER TABLE {table.sql} {', '.join(there)}",),
         "ACCESS EXCLUSIVE",
         (table.sql,),
-        undo=(f"ALTER TABLE {table.sql} {', '.join(back)}", *tidy),
+        undo=(altering(table.sql, back), *tidy),
         undone="the types change back",
         rows=max(table.rows, 0) if rewrites else None,
         bytes=table.size if rewrites else None,
@@ -138,8 +149,8 @@ def require(changes: Changes) -> Iterator[Step]:
             (f"ALTER TABLE {users} {', '.join(there)}",),
             "ACCESS EXCLUSIVE",
             (users,),
-            undo=(f"ALTER TABLE {users} {', '.join(back)}",),
-            undone="it does not any more",
+            undo=(altering(users, back),),
+            undone="it requires and defaults what it did before",
             rows=max(changes.users.rows, 0) if changes.required else None,
             seconds=estimate.scanning(changes.users) if changes.required else None,
         )

@@ -12,6 +12,7 @@ from typing import Literal
 
 from app.cutover.catalog import Column, Snapshot, Table, quoted
 from app.cutover.flags import flag
+from app.cutover.names import with_suffix
 from app.cutover.signatures import GOING_COLUMNS, TARGET_COLUMNS, USERS, normalised
 
 Content = Literal[
@@ -426,7 +427,8 @@ def _conversion(users: Table, name: str, column: Column) -> str:
             return f"{change} DROP DEFAULT, ALTER COLUMN {own} TYPE {wanted} USING {using};  -- milliseconds"
         return f"{change} DROP DEFAULT, ALTER COLUMN {own} TYPE {wanted} USING {own}::{wanted};"
     if name in _OPTIONAL:
-        return f"ALTER TABLE {users.sql} RENAME COLUMN {own} TO {quoted(column.name + '_own')};  -- it is the app's own"
+        apart = with_suffix(column.name, "_own", [each.name for each in users.columns])
+        return f"ALTER TABLE {users.sql} RENAME COLUMN {own} TO {quoted(apart)};  -- it is the app's own"
     return f"{change} TYPE {'text' if name != 'id' else TARGET_COLUMNS['id'][0]} USING {own}::text;"
 
 
@@ -435,5 +437,6 @@ def _collisions(users: Table, found: Mapping[str, Column]) -> Iterator[Fault]:
     for name, column in found.items():
         if column.name != name and (own := users.column(name)) is not None and own not in found.values():
             message = f"{users.sql}.{quoted(column.name)} is to become {name}, but there is a column {name} already."
-            remedy = f"ALTER TABLE {users.sql} RENAME COLUMN {quoted(name)} TO {quoted(name + '_own')};"
+            apart = with_suffix(name, "_own", [each.name for each in users.columns])
+            remedy = f"ALTER TABLE {users.sql} RENAME COLUMN {quoted(name)} TO {quoted(apart)};"
             yield "name-taken", f"users.{name}", message, remedy

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -19,9 +20,11 @@ SESSION = {
     "default_tablespace": "",
     "standard_conforming_strings": "on",
     "quote_all_identifiers": "off",
+    "jit": "off",
 }
 """Run-time parameters of a connection that runs the cutover: a row that a policy hides is an error, not a row less, and
-what is written as text reads the same whatever the role's own setting is. Only a transaction that sees what others
+what is written as text reads the same whatever the role's own setting is; compiling the queries that read the catalogue
+takes longer than they do. Only a transaction that sees what others
 committed meanwhile can catch up with it."""
 LOCK_TIMEOUT_MS = 500
 SHORT_LOCK_TIMEOUT_MS = 100
@@ -85,6 +88,25 @@ class Record:
     undo: tuple[str, ...] = field(default=())
 
 
+_EACH = "/* each */"
+
+
+def altering(table: str, changes: Sequence[str]) -> str:
+    """Return the ALTER TABLE that does several things in one pass over the rows; `apart` takes it apart again."""
+    return f"ALTER TABLE {table} " + f", {_EACH} ".join(changes)
+
+
+def apart(statement: str) -> tuple[str, ...]:
+    """Return a statement for each change of one that `altering` made; any other statement as it is."""
+    first, *others = statement.split(f", {_EACH} ")
+    if not others:
+        return (statement,)
+    table = re.match(r"ALTER TABLE (?:[^\"\s]|\"[^\"]*\")+ ", first)
+    if table is None:
+        raise ValueError(f"not made by altering: {first}")
+    return (first, *(table[0] + other for other in others))
+
+
 def settling(tables: Iterable[str]) -> Step:
     """Return the step after which nobody changes the structure of tables, nor vacuums them."""
     names = tuple(tables)
@@ -102,7 +124,11 @@ def settling(tables: Iterable[str]) -> Step:
 
 
 def shutting_out(
-    relations: Iterable[str], mode: str = "ACCESS EXCLUSIVE", *, writers_wait: bool = False
+    relations: Iterable[str],
+    mode: str = "ACCESS EXCLUSIVE",
+    *,
+    writers_wait: bool = False,
+    one_by_one: bool = False,
 ) -> tuple[str, ...]:
     """Return the SQL that locks tables and views against others, who never queue for long while it waits.
 
@@ -114,7 +140,9 @@ def shutting_out(
         mode: of the lock.
         writers_wait: whether it shuts out readers where `shutting_out` has shut out writers before; the time for which
             they have waited since is taken off the time for which it waits.
+        one_by_one: each in a statement of its own, so that one which is gone by then can be left out.
     """
+    names = tuple(dict.fromkeys(relations))
     timeout = f"SET LOCAL lock_timeout = {SHORT_LOCK_TIMEOUT_MS}"
     if writers_wait:
         waited = f"extract(epoch FROM clock_timestamp() - current_setting('{_SINCE}')::timestamptz) * 1000"
@@ -122,7 +150,7 @@ def shutting_out(
         timeout = f"SELECT set_config('lock_timeout', {left}::text, true)"
     return (
         timeout,
-        f"LOCK TABLE {', '.join(dict.fromkeys(relations))} IN {mode} MODE",
+        *(f"LOCK TABLE {each} IN {mode} MODE" for each in (names if one_by_one else (", ".join(names),))),
         f"SET LOCAL lock_timeout = {LOCK_TIMEOUT_MS}",
         *((f"SELECT set_config('{_SINCE}', clock_timestamp()::text, true)",) if mode == "SHARE" else ()),
     )

@@ -5,13 +5,17 @@ The promise: no statement's values and no traceback reach anybody; each says wha
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 
 from sqlalchemy.exc import DBAPIError
 
+from app.cutover import restore
 from app.cutover.catalog import JOURNAL, Snapshot
 from app.cutover.findings import Action, Finding, Options, Refused
 from app.cutover.layout import RETIRED_SCHEMA
+from app.cutover.raised import raised_by
 from app.cutover.steps import REVISIONS, Step
 
 LOCK_STATES = frozenset({"55P03", "40P01"})  # lock_not_available, deadlock_detected
@@ -64,7 +68,7 @@ def stopped(step: Step, error: DBAPIError, *, undoing: bool = False) -> Finding:
     remedy = "-- change what it names, or take it out of the way with --release, and again:\nshadow plan"
     if undoing:
         remedy = "-- take what it names out of the way (it came since the cutover), and again:\nshadow undo"
-    if state.startswith("P0"):  # raised by a function of the app's
+    if state.startswith("P0") or raised_by(error) is not None:  # by a function of the app's
         more = [f"It was raised by {line}." for line in (getattr(cause, "context", None) or "").splitlines()[:1]]
         remedy = (
             "SELECT evtname, evtevent, evtfoid::regproc FROM pg_event_trigger WHERE evtenabled <> 'D';\n"
@@ -75,35 +79,68 @@ def stopped(step: Step, error: DBAPIError, *, undoing: bool = False) -> Finding:
         "refuse",
         step.on[0] if step.on else step.title,
         f"PostgreSQL does not let this be done: {step.title}. It says: {reason} (SQLSTATE {state})."
-        + "".join(f" {part}" for part in more if state not in ("23505", "23503", "22P02") and "CASCADE" not in part),
+        # what is in a row does not concern who reads this
+        + "".join(f" {part}" for part in more if state[:2] not in ("22", "23") and "CASCADE" not in part),
         remedy,
     )
 
 
-_ABSENT = frozenset({"42P01", "42703", "42704", "3F000"})  # undefined_table, _column, _object, invalid_schema_name
+_ABSENT = frozenset({"42P01", "42703", "42704", "42883", "3F000"})
+"""undefined_table, _column, _object, _function, invalid_schema_name"""
 
 
-def absent(refused: Refused) -> str | None:
+def absent(refused: Refused, statement: str) -> str | None:
     """Return what PostgreSQL says is not there, where that is what stopped a statement."""
     cause = refused.__cause__
-    if not isinstance(cause, DBAPIError) or sqlstate(cause) not in _ABSENT:
+    if not isinstance(cause, DBAPIError):
         return None
-    return _reason(cause)
+    state = sqlstate(cause)
+    if statement.startswith("DO ") and state == "42704":
+        return None  # its language: what silences the app's triggers is never left out
+    # a role that is not there is to SET ROLE an invalid parameter value
+    gone = state in _ABSENT or (state == "22023" and statement.startswith(restore.AS_ROLE))
+    return _reason(cause) if gone else None
 
 
-def missing(gone: Iterable[tuple[str, str]], options: Options) -> list[Finding]:
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A statement of undo that cannot be, for something it names is gone since."""
+
+    reason: str
+    """What PostgreSQL said."""
+    statement: str
+    kept: str | None = None
+    """The table of kept rows that it would have brought back; they are there, and would be lost with it."""
+
+
+def missing(gone: Iterable[LeftOut], options: Options) -> list[Finding]:
     """Return what undo would change and is gone, unless a person accepted that it is left out.
 
     Args:
-        gone: what PostgreSQL said, and the statement.
-        options: what the person decided.
+        gone: what would be left out.
+        options: what the person decided; that kept values are lost is nothing a person can accept.
     """
-    if "undo-misses-objects" in options.accept:
+    gone = tuple(gone)
+    lost = [
+        Finding(
+            "undo-misses-values",
+            "refuse",
+            each.kept,
+            f"Since the cutover, {each.reason}; without it undo cannot bring back what {each.kept} keeps, and would "
+            "lose it.",
+            "-- make it again, or give it back the name it had, and again:\nshadow undo\n"
+            f"-- to give up for good what is kept there: DROP TABLE {each.kept};",
+        )
+        for each in gone
+        if each.kept is not None
+    ]
+    if "undo-misses-objects" in options.accept and not lost:
         return []
     found: dict[str, list[str]] = {}
-    for reason, statement in gone:
-        found.setdefault(reason, []).append(statement.splitlines()[0])
-    return [
+    for each in gone:
+        if each.kept is None:
+            found.setdefault(each.reason, []).append(each.statement.splitlines()[0])
+    return lost + [
         Finding(
             "undo-misses-objects",
             "refuse",
@@ -118,7 +155,10 @@ def missing(gone: Iterable[tuple[str, str]], options: Options) -> list[Finding]:
 
 
 def _reason(error: DBAPIError) -> str:
-    return str((error.orig.__cause__ if error.orig else None) or error.orig).splitlines()[0]
+    reason = str((error.orig.__cause__ if error.orig else None) or error.orig).splitlines()[0]
+    if (sqlstate(error) or "").startswith("22"):  # data exceptions: the value stands at the end
+        return re.sub(r': ".*', "", reason)
+    return reason
 
 
 def no_record(action: Action) -> Finding:
@@ -154,7 +194,8 @@ UNSEEN = Finding(
     "refuse",
     "--sql",
     "Without a database it is not known whose passwords, linked providers and second factors the last revision drops.",
-    f"alembic upgrade {REVISIONS['retire']} --sql, or -x accept=identities-not-exported",
+    f"alembic upgrade {REVISIONS['retire']} --sql\n-- or, once they are at the provider:\n"
+    "alembic -x accept=identities-not-exported upgrade head --sql",
 )
 NEEDS_DATABASE = Finding(
     "needs-database",

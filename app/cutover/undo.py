@@ -12,8 +12,8 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from app.cutover import catalog, journal, release
-from app.cutover.catalog import EVENTS, JOURNAL, STANDING, Dependent, Snapshot, Table, literal, quoted
+from app.cutover import catalog, journal, release, since
+from app.cutover.catalog import EVENTS, JOURNAL, STANDING, Dependent, ForeignKey, Snapshot, Table, literal, quoted
 from app.cutover.findings import Action, Finding, Options
 from app.cutover.layout import (
     KEPT_COLUMNS,
@@ -23,6 +23,7 @@ from app.cutover.layout import (
     retired_comment,
     without_beside,
 )
+from app.cutover.names import with_suffix
 from app.cutover.shapes import stand_in
 from app.cutover.signatures import ADDED_COLUMNS, TARGET_COLUMNS, USERS
 
@@ -43,6 +44,16 @@ def recorded(connection: Connection, schema: str, action: Action) -> Recorded | 
     return None if found is None else Recorded(*found)
 
 
+def kept_in(connection: Connection, statement: str) -> str | None:
+    """Return the table of kept rows that a statement of undo would bring back; None where it is none, or it is gone."""
+    for name in journal.KEPT_TABLES:
+        kept = quoted(RETIRED_SCHEMA, name)
+        if f"FROM {kept} " in statement:
+            there = connection.exec_driver_sql(f"SELECT to_regclass({literal(kept)}) IS NOT NULL").scalar_one()
+            return kept if there else None
+    return None
+
+
 def examine(
     connection: Connection,
     schema: str,
@@ -55,6 +66,9 @@ def examine(
     snapshot = catalog.read(connection)
     users = snapshot.table(schema, USERS)
     yield from journal.not_given(snapshot, schema)
+    yield from (stops := list(since.examine(connection, snapshot, schema, before, statements)))
+    if {"row-security", "missing-privileges"} & {found.code for found in stops}:
+        return  # rows could not be counted
     if action == "adopt":
         yield from _adopt_losses(connection, snapshot, before, statements, options)
         where = next((table for table in snapshot.tables if table.sql == (before["users"] or before["target"])), None)
@@ -69,9 +83,7 @@ def examine(
     if users is None:
         return
     if before["moved"] and is_retired_for(snapshot) != retired_comment(schema):
-        message = f"The schema {RETIRED_SCHEMA} is not the one that retire made for DATABASE_SCHEMA={schema}."
-        remedy = f"SELECT obj_description('{RETIRED_SCHEMA}'::regnamespace);  -- says whose it is"
-        yield Finding("not-what-was-retired", "refuse", RETIRED_SCHEMA, message, remedy)
+        yield _not_retired(connection, snapshot, schema)
         return
     present = {table.sql for table in snapshot.tables}
     back = {before["users"]} - {before["target"]}
@@ -80,13 +92,35 @@ def examine(
             message = f"{taken} exists again; the table of that name could not come back."
             other = next(table for table in snapshot.tables if table.sql == taken)
             kind = {"v": "VIEW", "m": "MATERIALIZED VIEW", "f": "FOREIGN TABLE"}.get(other.kind, "TABLE")
-            remedy = f"ALTER {kind} {taken} RENAME TO {quoted(other.name + '_own')};"
+            apart = with_suffix(other.name, "_own", [table.name for table in snapshot.tables])
+            remedy = f"ALTER {kind} {taken} RENAME TO {quoted(apart)};"
             yield Finding("name-taken", "refuse", taken, message, remedy)
     ours = {("view", table.sql) for table in snapshot.tables if _is_ours(table.sql, statements)}
     yield from _came_since(snapshot, users, before, ours)
     yield from _foreign_ids(connection, users, before)
     yield from _missing_values(connection, users, before, snapshot)
     yield from _orphans_to_be(connection, users, before)
+
+
+def _not_retired(connection: Connection, snapshot: Snapshot, schema: str) -> Finding:
+    comment = literal(retired_comment(schema))
+    renamed = connection.exec_driver_sql(
+        f"SELECT nspname::text FROM pg_namespace WHERE obj_description(oid, 'pg_namespace') = {comment}"
+    ).scalar_one_or_none()
+    if RETIRED_SCHEMA in snapshot.schemas:
+        message = f"The schema {RETIRED_SCHEMA} is not the one that retire made for DATABASE_SCHEMA={schema}."
+        remedy = f"SELECT obj_description('{RETIRED_SCHEMA}'::regnamespace);  -- says whose it is"
+    elif renamed is not None:
+        message = f"The schema {RETIRED_SCHEMA} is called {renamed} now."
+        remedy = f"ALTER SCHEMA {quoted(renamed)} RENAME TO {RETIRED_SCHEMA};"
+    else:
+        message = f"The schema {RETIRED_SCHEMA} is gone, and with it all that undo would bring back."
+        remedy = (
+            f"CREATE SCHEMA {RETIRED_SCHEMA}; COMMENT ON SCHEMA {RETIRED_SCHEMA} IS {comment};\n"
+            f'-- then, from a backup made since retire: pg_restore -d "$DATABASE_URL" -n {RETIRED_SCHEMA} THE_BACKUP\n'
+            "-- where there is none: restore the backup of before the cutover"
+        )
+    return Finding("not-what-was-retired", "refuse", RETIRED_SCHEMA, message, remedy)
 
 
 _IN_THE_WAY = (
@@ -130,23 +164,17 @@ def _came_since(
 ) -> Iterator[Finding]:
     """What the app made since, in the place of what comes back or over what changes back, but for `ours`."""
     retyped = {((schema, table), column) for schema, table, column in before.get("retyped", ())}
-    known = {key["name"] for key in before["foreign_keys"]}
     for key in snapshot.foreign_keys:
         ends = {(key.table, column) for column in key.columns} | {(key.target, c) for c in key.target_columns}
-        if key.name not in known and ends & retyped and not key.inherited:
-            yield Finding(
-                "undo-finds-objects",
-                "refuse",
-                quoted(*key.table),
-                f"The foreign key {key.name} on {quoted(*key.table)} came since, over ids whose type changes back.",
-                f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)};",
-            )
+        if ends & retyped and not key.inherited and not _was_there(key, before):
+            yield _key_since(key, before, retyped)
     carried = {tuple(each) for each in before.get("carried", ())} | {*ours}
     yield from _resting_on(snapshot, retyped, carried)
     for name in before["going_columns"]:
         if users.column(name) is not None:
             message = f"{users.sql} has a column {quoted(name)} again; the one that comes back has that name."
-            remedy = f"ALTER TABLE {users.sql} RENAME COLUMN {quoted(name)} TO {quoted(name + '_own')};"
+            apart = with_suffix(name, "_own", [column.name for column in users.columns])
+            remedy = f"ALTER TABLE {users.sql} RENAME COLUMN {quoted(name)} TO {quoted(apart)};"
             yield Finding("name-taken", "refuse", f"{users.sql}.{quoted(name)}", message, remedy)
     taken = {
         (table.schema, name): table
@@ -156,9 +184,52 @@ def _came_since(
     for schema, name in before.get("index_names", ()):
         if (other := taken.get((schema, name))) is not None:
             message = f"{other.sql} has an index {quoted(name)}; one of that name comes back."
-            remedy = f"ALTER INDEX {quoted(schema, name)} RENAME TO {quoted(name[:58] + '_own')};"
+            apart = with_suffix(name, "_own", [each for _, each in taken])
+            remedy = f"ALTER INDEX {quoted(schema, name)} RENAME TO {quoted(apart)};"
             yield Finding("name-taken", "refuse", f"{other.sql} {quoted(name)}", message, remedy)
     yield from _made_anew(snapshot, users, before)
+
+
+def _was_there(key: ForeignKey, before: Mapping[str, Any]) -> bool:
+    """Whether undo knows a foreign key; that of a partition which was detached since is its own only since then."""
+    names = {before["users"]: before["target"]}
+    return any(
+        names.get(each["table"], each["table"]) == quoted(*key.table) and each["name"] == key.name
+        for each in before["foreign_keys"]
+        if not each["inherited"]
+    )
+
+
+def _key_since(key: ForeignKey, before: Mapping[str, Any], retyped: set[tuple[tuple[str, str], str]]) -> Finding:
+    table, type_ = quoted(*key.table), before["id_type"]
+    own = {new: old for old, new in before["renames"].items()}
+    definition = key.definition
+    if quoted(*key.target) == before["target"]:
+        now = ", ".join(quoted(column) for column in key.target_columns)
+        then = ", ".join(quoted(own.get(column, column)) for column in key.target_columns)
+        definition = definition.replace(
+            f"REFERENCES {before['target']}({now})", f"REFERENCES {before['users']}({then})"
+        )
+    follow = [
+        f"-- ALTER TABLE {table} ALTER COLUMN {quoted(column)} TYPE {type_} USING {quoted(column)}::{type_};"
+        for column, target in zip(key.columns, key.target_columns, strict=True)
+        if (key.target, target) in retyped and (key.table, column) not in retyped
+    ]
+    return Finding(
+        "undo-finds-objects",
+        "refuse",
+        table,
+        f"The foreign key {key.name} on {table} came since, or its table was detached since; it is over ids whose type "
+        "changes back.",
+        "\n".join(
+            (
+                f"ALTER TABLE {table} DROP CONSTRAINT {quoted(key.name)};",
+                "-- after the undo, to have it again:",
+                *follow,
+                f"-- ALTER TABLE {table} ADD CONSTRAINT {quoted(key.name)} {definition};",
+            )
+        ),
+    )
 
 
 def _made_anew(snapshot: Snapshot, users: Table, before: Mapping[str, Any]) -> Iterator[Finding]:

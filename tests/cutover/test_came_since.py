@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,8 +14,8 @@ from tests.cutover.witness import Witness, apart_from_names_of_partitions
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 
-def undone(database: Witness) -> Outcome:
-    return shadow(database.url, "undo", "--yes")
+def undone(database: Witness, *arguments: str) -> Outcome:
+    return shadow(database.url, "undo", "--yes", *arguments)
 
 
 def remedied(database: Witness, outcome: Outcome, code: str, count: int) -> None:
@@ -40,6 +41,44 @@ class TestBeforeUndo:
             assert undone(database).code == 0
         database.run("DROP TABLE fans")
         assert apart_from_names_of_partitions(database.portrait()) == apart_from_names_of_partitions(before)
+
+    def test_a_partition_that_was_detached_is_named_and_follows_by_hand(self, load: Callable[[str], Witness]) -> None:
+        database = replace(load("uuid_kysely"), users='public."user"')
+        database.run(
+            'CREATE TABLE parts (person uuid CONSTRAINT whose REFERENCES "user" (id), at int) PARTITION BY RANGE (at);'
+            "CREATE TABLE parts_1 PARTITION OF parts FOR VALUES FROM (0) TO (9);"
+            'INSERT INTO parts SELECT id, 3 FROM "user"'
+        )
+        before = database.ask("SELECT * FROM parts ORDER BY 1")
+        assert migrate(database.url, "retire").code == 0
+        database.run(
+            "ALTER TABLE parts DETACH PARTITION parts_1;"
+            "CREATE TABLE later (person varchar(255) CONSTRAINT whose REFERENCES users)"
+        )
+        refused = undone(database)
+        remedied(database, refused, "undo-finds-objects", 2)
+        back = undone(database, "--accept", "undo-misses-objects")
+        assert back.code == 0, back.text
+        again = re.findall(r"-- (ALTER TABLE [^;]*;)", refused.text)
+        assert len(again) == 4
+        database.run("\n".join(again))
+        assert database.ask("SELECT * FROM parts_1 ORDER BY 1") == before
+        assert database.value("SELECT count(*) FROM pg_constraint WHERE conname = 'whose' AND convalidated") == 3
+
+    def test_grants_by_a_role_that_was_dropped_are_named_and_left_out(self, database: Witness) -> None:
+        database.run(
+            "CREATE ROLE keeper; CREATE ROLE reader;"
+            "GRANT SELECT ON sessions TO reader; GRANT SELECT (status) ON users TO keeper WITH GRANT OPTION;"
+            "SET ROLE keeper; GRANT SELECT (status) ON users TO reader"
+        )
+        assert migrate(database.url, "retire").code == 0
+        database.run("DROP OWNED BY keeper; DROP ROLE keeper")
+        assert 'role "keeper" does not exist' in undone(database).text
+        back = undone(database, "--accept", "undo-misses-objects")
+        assert back.code == 0, back.text
+        assert database.value("SELECT current_user = session_user") is True
+        granted = "SELECT has_column_privilege('reader', 'users', 'status', 'SELECT')"
+        assert database.value(granted) is False
 
     def test_the_view_that_keeps_the_old_names_is_the_cutovers_own(self, load: Callable[[str], Witness]) -> None:
         database = load("uuid_kysely")

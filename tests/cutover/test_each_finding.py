@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
@@ -475,8 +476,27 @@ class TestWhatIsRecorded:
         assert named(stopped.text, "retired_auth", "DATABASE_SCHEMA=public")
         remedy = remedy_of(stopped, "not-what-was-retired")
         assert database.run(remedy.partition(";")[0]).strip() == "of the shop"
-        database.run("DROP SCHEMA retired_auth; ALTER SCHEMA mine RENAME TO retired_auth")
+        database.run("DROP SCHEMA retired_auth")
+        database.run(remedy_of(undone(database), "not-what-was-retired"))
         assert undone(database).code == 0
+
+    def test_not_what_was_retired_brings_the_schema_back_from_a_backup_made_since(self, database: Witness) -> None:
+        before = database.portrait()
+        assert migrate(database.url, "retire").code == 0
+        dump, restore = (database.server.programs / name for name in ("pg_dump", "pg_restore"))
+        with tempfile.TemporaryDirectory() as folder:
+            backup = f"{folder}/since.dump"
+            subprocess.run([dump, "-Fc", "-f", backup, database.url], check=True)
+            database.run("DROP SCHEMA retired_auth CASCADE")
+            remedy = remedy_of(undone(database), "not-what-was-retired")
+            database.run(remedy)
+            command = shlex.split(remedy.split("-- then, from a backup made since retire: ")[1].splitlines()[0])
+            given = {"$DATABASE_URL": database.url, "THE_BACKUP": backup, "pg_restore": str(restore)}
+            subprocess.run([given.get(word, word) for word in command], check=True)
+        for _ in range(2):
+            back = undone(database)
+            assert back.code == 0, back.text
+        assert database.portrait() == before
 
     def test_schema_not_empty_names_the_table_that_is_not_ours(self, database: Witness) -> None:
         assert migrate(database.url, "retire").code == 0

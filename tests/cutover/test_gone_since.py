@@ -19,6 +19,7 @@ MADE = """
     CREATE INDEX notes_of ON notes (person);
     ALTER TABLE notes ENABLE ROW LEVEL SECURITY;
     CREATE POLICY own ON notes USING (person IS NOT NULL);
+    CREATE TABLE pairs (id int PRIMARY KEY, author uuid REFERENCES "user" (id), editor uuid REFERENCES "user" (id));
     CREATE VIEW readers AS SELECT id FROM "user";
     CREATE FUNCTION look() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.name := ''seen''; RETURN NEW; END';
     CREATE TRIGGER seen BEFORE UPDATE ON "user" FOR EACH ROW EXECUTE FUNCTION look();
@@ -42,6 +43,8 @@ MISSED = {
     "a trigger over the id": ("DROP TRIGGER seen_id ON users", 'trigger "seen_id"'),
     "a policy": ("DROP POLICY own ON notes", 'policy "own"'),
     "a retired table": ("DROP TABLE retired_auth.verification", 'relation "retired_auth.verification"'),
+    "one of two columns of a table": ("ALTER TABLE pairs DROP COLUMN editor CASCADE", 'column "editor"'),
+    "a function of a trigger that comes back": ("DROP FUNCTION look() CASCADE", "function public.look()"),
 }
 
 
@@ -109,3 +112,57 @@ def test_a_generated_column_over_an_id_that_came_since_is_named_with_its_drop(re
     assert "refuse undo-finds-objects" in refused.text
     retired.run(refused.text.split(" → ")[1].partition(" Refused.")[0])
     assert undone(retired).code == 0
+
+
+class TestWhatIsKeptIsNeverLost:
+    KEPT = "SELECT count(*) FROM retired_auth.users_columns"
+
+    @pytest.mark.parametrize(
+        ("gone", "named", "again"),
+        [
+            ("DROP SEQUENCE tickets CASCADE", 'relation "public.tickets"', "CREATE SEQUENCE tickets"),
+            ("ALTER TABLE users RENAME TO people", None, "ALTER TABLE people RENAME TO users"),
+            (
+                "ALTER TABLE retired_auth.users_columns RENAME role TO was",
+                "column k.role",
+                "ALTER TABLE retired_auth.users_columns RENAME was TO role",
+            ),
+        ],
+    )
+    def test_no_acceptance_makes_undo_drop_values_it_could_not_bring_back(
+        self, load: Callable[[str], Witness], gone: str, named: str | None, again: str
+    ) -> None:
+        database = load("uuid_kysely")
+        database.run(
+            "CREATE SEQUENCE tickets; ALTER TABLE \"user\" ALTER role SET DEFAULT 'r' || nextval('tickets');"
+            "UPDATE \"user\" SET role = 'of ' || email"
+        )
+        roles = 'SELECT id::text, role FROM "user" ORDER BY 1'
+        before = database.ask(roles)
+        done = migrate(database.url, "retire")
+        assert done.code == 0, done.text
+        kept = database.value(self.KEPT)
+        database.run(gone)
+        refused = undone(database, "--accept", "undo-misses-objects")
+        assert refused.code == 2, refused.text
+        if named:
+            assert "refuse undo-misses-values" in refused.text
+            assert named in refused.text
+        assert database.value(self.KEPT) == kept
+        database.run(again)
+        back = undone(database)
+        assert back.code == 0, back.text
+        assert database.ask(roles) == before
+
+    def test_rows_of_a_table_that_the_app_dropped_are_given_up_by_hand_alone(
+        self, load: Callable[[str], Witness]
+    ) -> None:
+        database = load("number_ids")
+        assert migrate(database.url, "retire").code == 0
+        database.run('DROP TABLE "rateLimit"')
+        refused = undone(database, "--accept", "undo-misses-objects")
+        assert refused.code == 2
+        assert "refuse undo-misses-values" in refused.text
+        database.run("DROP TABLE retired_auth.rate_limit_rows")
+        back = undone(database, "--accept", "undo-misses-objects")
+        assert back.code == 0, back.text

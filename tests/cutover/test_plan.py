@@ -244,6 +244,8 @@ class TestFormats:
         )
         database.run(shadow(database.url, "plan", "--to", "retire", "--format", "sql").out)
         assert shadow(database.url, "verify").code == 0
+        back = shadow(database.url, "undo", "--yes")
+        assert (back.code, "changed" in back.text) == (0, False), back.text
 
     def test_sql_without_a_database_accepts_by_name_too(self, database: Witness) -> None:
         refused = process("postgresql:///nowhere", "-m", "alembic", "upgrade", "head", "--sql")

@@ -133,7 +133,7 @@ class TestNames:
         users.run("UPDATE {users} SET name = '' WHERE id = (SELECT id FROM {users} ORDER BY id DESC LIMIT 1)")
         finding = users.one("name-missing")
         assert finding["level"] == "info"
-        assert "2 names are null and become empty; 1 are empty already" in finding["message"]
+        assert "Of the names, 2 are null and become empty; already empty: 1." in finding["message"]
 
 
 class TestUpdatedAt:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import replace
 
+from app.cutover import restore
 from app.cutover.catalog import ForeignKey, Table, quoted
 from app.cutover.findings import Finding, Situation, detached
 from app.cutover.flags import flag
@@ -61,20 +63,35 @@ def indexes_that_include_going_columns(at: Situation) -> Iterator[Finding]:
     for constraint in users.constraints:
         gone = at.going_columns & set(constraint.included)
         if gone and not at.going_columns & set(constraint.columns):
-            again = f"ADD CONSTRAINT {quoted(constraint.name)} {_INCLUDED.sub('', constraint.definition, count=1)}"
-            change = f"ALTER TABLE {users.sql} DROP CONSTRAINT {quoted(constraint.name)}, {again};"
             resting = _resting(at, users, {*constraint.columns, *constraint.included})
-            yield _includes(users, constraint.name, gone, resting, change)
+            change = f"ALTER TABLE {users.sql} DROP CONSTRAINT {quoted(constraint.name)}"
+            again = replace(constraint, definition=_without(constraint.definition, gone))
+            yield _includes(at, constraint.name, gone, resting, [change, *restore.constraint(users, again)])
     for index in users.indexes:
         gone = at.going_columns & set(index.columns)
         resting = _resting(at, users, set(index.columns)) if index.unique else []
         if gone and resting and not any(gone & set(key.target_columns) for key in resting):
-            again = _INCLUDED.sub("", index.definition, count=1)
-            change = f"DROP INDEX {quoted(users.schema, index.name)};\n{again};"
-            yield _includes(users, index.name, gone, resting, change)
+            change = f"DROP INDEX {quoted(users.schema, index.name)}"
+            anew = replace(index, definition=_without(index.definition, gone))
+            yield _includes(at, index.name, gone, resting, [change, *restore.index(users, anew)])
 
 
-_INCLUDED = re.compile(r""" INCLUDE \((?:[^"()]|"(?:[^"]|"")*")*\)""")
+_NAME = r'(?:"(?:[^"]|"")*"|[^"(), ]+)'
+_INCLUDED = re.compile(rf" INCLUDE \((?P<names>{_NAME}(?:, {_NAME})*)\)")
+
+
+def _without(definition: str, gone: Collection[str]) -> str:
+    """Return the definition of an index or constraint that no longer includes some columns."""
+
+    def kept(found: re.Match[str]) -> str:
+        names = [name for name in re.findall(_NAME, found["names"]) if _plain(name) not in gone]
+        return f" INCLUDE ({', '.join(names)})" if names else ""
+
+    return _INCLUDED.sub(kept, definition, count=1)
+
+
+def _plain(name: str) -> str:
+    return name[1:-1].replace('""', '"') if name.startswith('"') else name
 
 
 def _resting(at: Situation, users: Table, columns: set[str]) -> list[ForeignKey]:
@@ -82,17 +99,26 @@ def _resting(at: Situation, users: Table, columns: set[str]) -> list[ForeignKey]
     return [key for key in at.snapshot.keys_to(users.key) if not key.inherited and set(key.rests_on) == columns]
 
 
-def _includes(users: Table, name: str, gone: Iterable[str], resting: list[ForeignKey], change: str) -> Finding:
-    drops = [f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)};" for key in resting]
-    again = [f"ALTER TABLE {quoted(*key.table)} ADD CONSTRAINT {quoted(key.name)} {key.definition};" for key in resting]
+def _includes(
+    at: Situation, name: str, gone: Collection[str], resting: list[ForeignKey], change: Iterable[str]
+) -> Finding:
+    """Return the finding about an index, with what makes it anew as it was but for the columns that go.
+
+    It is one transaction: a published table without its replica identity would refuse every UPDATE meanwhile.
+    """
+    users = at.layout.users.sql if at.layout.users else ""
+    drops = [f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}" for key in resting]
+    again = [statement for key in resting for statement in restore.foreign_key(key)]
+    owners = list(dict.fromkeys(whose for key in resting if (whose := by_its_owner(at, key))))
     rests = ", ".join(f"{key.name} on {quoted(*key.table)}" for key in resting)
+    statements = ["BEGIN", *drops, *change, *again, "COMMIT"]
     return Finding(
         "index-includes-column",
         "refuse",
-        f"{users.sql} {name}",
+        f"{users} {name}",
         f"The unique index {name} on users includes {', '.join(sorted(gone))}, which goes, and would go with it"
         + (f"; on it rests {rests}." if rests else "."),
-        "\n".join([*drops, change, *again]),
+        "".join(owners) + "\n".join(f"{statement};" for statement in statements),
     )
 
 
@@ -122,10 +148,27 @@ def foreign_keys_to_email(at: Situation) -> Iterator[Finding]:
                 "refuse",
                 f"{quoted(*key.table)} ({', '.join(key.columns)})",
                 f"{key.name} on {quoted(*key.table)} refers to users ({quoted(email)}) without ON UPDATE CASCADE; when "
-                "a user's address changes at the provider, the database would refuse it.",
+                f"a user's address changes at the provider, {_instead(at, key, email)}.",
                 f"{by_its_owner(at, key)}ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}, "
                 f"ADD CONSTRAINT {quoted(key.name)} {_following(key.definition)};",
             )
+
+
+def _instead(at: Situation, key: ForeignKey, email: str) -> str:
+    """Return what PostgreSQL does, by ON UPDATE, when an address changes that rows refer to."""
+    table = at.snapshot.table(*key.table)
+    columns = [column for name in key.columns if (column := table.column(name) if table else None)]
+    own = ", ".join(map(quoted, key.columns))
+    # a default of none is null
+    emptied = key.on_update == "n" or (key.on_update == "d" and all(column.default is None for column in columns))
+    if emptied and not any(column.not_null for column in columns):
+        return f"the database would set {own} of the rows that refer to it to null: they would belong to nobody"
+    if key.on_update == "d" and not emptied:
+        return (
+            f"the database would set {own} of the rows that refer to it to the default: they would belong to another, "
+            f"or, where users has no such {quoted(email)}, it would refuse it"
+        )
+    return "the database would refuse it"
 
 
 def by_its_owner(at: Situation, key: ForeignKey) -> str:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from app.cutover.catalog import Constraint, Dependent, Function, Index, Table, quoted
 from app.cutover.findings import Finding, Situation
 from app.cutover.flags import flag
 from app.cutover.layout import is_beside
+from app.cutover.names import fitting
 from app.cutover.release import named, removals
-from app.cutover.rules.by_hand import by_hand
+from app.cutover.rules.by_hand import anew, by_hand
 from app.cutover.rules.keys import indexes_that_include_going_columns
 
 
@@ -88,11 +89,11 @@ def _removal(at: Situation, found: Dependent) -> str:
         return by_hand(at.objects, found)
     others = [way.identity for way in ways if (way.kind, way.identity) != (found.kind, found.identity)]
     along = f", and those of {', '.join(others)}, which depend on it" if others else ""
-    kept = "\n".join(f"-- {line}" for way in reversed(ways) for sql in way.restore for line in f"{sql};".splitlines())
+    kept = [sql for way in reversed(ways) for sql in way.restore]
     drops = "\n".join(f"{sql};" for way in ways for sql in way.drop)
     return (
         f"{flag('release', found.identity)}\n-- keeps its definition{along} for undo. Or take it out by hand:\n"
-        f"{drops}" + (f"\n-- and make it anew without what goes; it is now:\n{kept}" if kept else "")
+        + "\n".join([drops, *(anew(found.kind, kept, "without what goes") if kept else ())])
     )
 
 
@@ -139,7 +140,7 @@ def names_collide(at: Situation) -> Iterator[Finding]:
                     f"{move.table.sql} {quoted(name)}",
                     f"{move.table.sql} and {seen[name]} both have an index {quoted(name)}, and move to one schema.",
                     f"ALTER INDEX {quoted(move.table.schema, name)} "
-                    f"RENAME TO {quoted(f'{move.table.schema}_{name}'[:63])};",
+                    f"RENAME TO {quoted(fitting(f'{move.table.schema}_{name}'))};",
                 )
             seen.setdefault(name, move.table.sql)
     users, changes = at.layout.users, at.changes
@@ -155,7 +156,7 @@ def names_collide(at: Situation) -> Iterator[Finding]:
                 f"{users.sql} {quoted(name)}",
                 f"{users.sql}, which moves to the schema {changes.schema}, has an index {quoted(name)}, and so has "
                 f"{taken[name]} there.",
-                f"ALTER INDEX {quoted(users.schema, name)} RENAME TO {quoted(f'{users.schema}_{name}'[:63])};",
+                f"ALTER INDEX {quoted(users.schema, name)} RENAME TO {quoted(fitting(f'{users.schema}_{name}'))};",
             )
 
 
@@ -166,6 +167,7 @@ def _index_names(table: Table) -> list[str]:
 
 def replica_identity(at: Situation) -> Iterator[Finding]:
     """An index over a column that goes may be how subscribers tell the rows of users apart."""
+    yield from published_without_identity(at)
     users = at.layout.users
     if users is None or users.replica_index is None:
         return
@@ -178,23 +180,55 @@ def replica_identity(at: Situation) -> Iterator[Finding]:
                 users.sql,
                 f"The replica identity of users is the index {found.name} over a column that goes; it becomes the "
                 "primary key.",
-                "-- shadow undo restores it",
+                "-- nothing to do: shadow undo restores it",
             )
 
 
 def published_without_identity(at: Situation) -> Iterator[Finding]:
-    """Where a publication has changes of rows that nothing tells apart, PostgreSQL refuses every UPDATE."""
-    users = at.layout.users
-    published = (*users.publications, *users.broad_publications) if users else ()
-    if users is not None and users.replica_identity == "n" and published:
+    """Where a publication has changes of rows that nothing tells apart, PostgreSQL refuses every UPDATE or DELETE."""
+    users, limits = at.layout.users, at.layout["rate_limits"]
+    for table, changes in ((users, "ud"), (limits, "d")):
+        if table is None or not set(changes) & set(table.published_changes) or _told_apart(table):
+            continue
+        published = ", ".join((*table.publications, *table.broad_publications))
+        if table.replica_identity == "n":
+            how = "with REPLICA IDENTITY NOTHING"
+        elif table.replica_identity == "i":
+            how = "and the index that was its replica identity is gone"
+        else:
+            how = "and has no primary key that tells its rows apart"
+        # NOTHING is set aside while the cutover itself changes rows
+        breaks = "every UPDATE of it, the server's among them" if table is users else "to delete its rows of sessions"
         yield Finding(
             "replica-identity",
-            "warn",
-            users.sql,
-            f"{users.sql} is published ({', '.join(published)}) with REPLICA IDENTITY NOTHING: unless that is for "
-            "inserts alone, PostgreSQL refuses every UPDATE of it, the server's among them.",
-            f"ALTER TABLE {users.sql} REPLICA IDENTITY DEFAULT;",
+            "warn" if table.replica_identity == "n" else "refuse",
+            table.sql,
+            f"{table.sql} is published ({published}) {how}: PostgreSQL refuses {breaks}.",
+            _identity(table, at.going_columns if table is users else ()),
         )
+
+
+def _told_apart(table: Table) -> bool:
+    """Whether subscribers can tell the rows of a table apart."""
+    if table.replica_identity == "i":
+        return table.replica_index is not None
+    return table.replica_identity == "f" or (table.replica_identity == "d" and _primary_key(table))
+
+
+def _primary_key(table: Table) -> bool:
+    return any(each.kind == "p" and " DEFERRABLE" not in each.definition for each in table.constraints)
+
+
+def _identity(table: Table, going: Collection[str]) -> str:
+    """Return what gives a table a replica identity: the least that subscribers need."""
+    change = f"ALTER TABLE {table.sql} REPLICA IDENTITY"
+    if _primary_key(table):
+        return f"{change} DEFAULT;"
+    required = {column.name for column in table.columns if column.not_null and column.name not in going}
+    for each in table.constraints:
+        if each.kind == "u" and set(each.columns) <= required and " DEFERRABLE" not in each.definition:
+            return f"{change} USING INDEX {quoted(each.name)};"
+    return f"{change} FULL;\n-- or, which costs subscribers less, give it a primary key"
 
 
 def functions(at: Situation) -> Iterator[Finding]:

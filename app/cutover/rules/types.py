@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from app.cutover import estimate
+from app.cutover import aside, estimate
 from app.cutover.catalog import Column, Table, quoted
 from app.cutover.changes import Retype, children
 from app.cutover.findings import Finding, Situation
@@ -13,7 +13,7 @@ from app.cutover.flags import flag
 from app.cutover.layout import is_beside
 from app.cutover.rehearsal import EVENT_TRIGGER
 from app.cutover.release import named, removals
-from app.cutover.rules.by_hand import by_hand
+from app.cutover.rules.by_hand import anew, by_hand, present
 from app.cutover.rules.keys import by_its_owner
 from app.cutover.rules.users import is_unique
 from app.cutover.shapes import stand_in
@@ -73,13 +73,15 @@ def ids_are_rewritten(at: Situation) -> Iterator[Finding]:
     seconds = sum(estimate.rewriting(table) for table in tables.values())
     seconds += estimate.validation(at.snapshot, changes.keys)
     rows = sum(at.census.rows.get(key, max(table.rows, 0)) for key, table in tables.items())
+    tables_of = "1 table" if len(tables) == 1 else f"{len(tables)} tables"
+    time = f"about {seconds:,.1f} s" if seconds >= 0.1 else "less than 0.1 s"
     yield Finding(
         "ids-rewritten",
         "warn",
         changes.users.sql,
         f"{', '.join(f'{each.table.sql}.{quoted(each.column.name)}' for each in written)} "
         f"{'become' if len(written) > 1 else 'becomes'} {written[0].type}: about {rows:,} rows are written anew, and "
-        f"readers and writers of {len(tables)} tables wait for about {seconds:,.1f} s (at "
+        f"readers and writers of {tables_of} wait for {time} (at "
         f"{estimate.REWRITTEN_ROWS_PER_SECOND:,} rows a second).",
         "-- choose an hour in which that can be borne",
     )
@@ -155,14 +157,15 @@ def objects_over_new_types(at: Situation) -> Iterator[Finding]:
     for found in changes.carried:
         if (found.kind, found.identity) in given | complained:
             continue
-        what = f"{quoted(*found.table)}.{quoted(found.column or '')}"
+        what = f"{quoted(*found.table)}.{quoted(found.column)}" if found.column else f"rows of {quoted(*found.table)}"
         retype = next((r for r in changes.retypes if r.column.name == found.column), None)
+        becomes = f"which becomes {retype.type if retype else 'text'}" if found.column else "whose columns change type"
         if (found.kind, found.identity) in possible:
             yield Finding(
                 "object-steps-aside",
                 "info",
                 found.identity,
-                f"The {found.kind} {found.identity} reads {what}, which becomes {retype.type if retype else 'text'}; "
+                f"The {found.kind} {found.identity} reads {what}, {becomes}; "
                 "it is dropped and made again as it was in the same transaction.",
                 f"-- if it is not to come back:\n{flag('release', found.identity)}",
             )
@@ -175,7 +178,7 @@ def objects_over_new_types(at: Situation) -> Iterator[Finding]:
                 by_hand(at.objects, found),
             )
     changed = {(each.table.key, each.column.name) for each in changes.retypes}
-    tables = {each.table.key for each in changes.retypes}
+    tables = {table.key for each in changes.retypes for table in _whole(at, each)}
     for found in at.objects.dependents:
         if (found.kind, found.identity) in given or found.owner in at.going:
             continue
@@ -190,8 +193,7 @@ def objects_over_new_types(at: Situation) -> Iterator[Finding]:
                 found.identity,
                 f"{table.sql}.{quoted(column.name)} is of the row type of {quoted(*found.table)}, whose columns change "
                 "their types.",
-                f"ALTER TABLE {table.sql} ALTER COLUMN {quoted(column.name)} TYPE jsonb "
-                f"USING to_jsonb({quoted(column.name)});",
+                by_hand(at.objects, found),
             )
 
 
@@ -200,13 +202,19 @@ def what_does_not_follow(at: Situation) -> Iterator[Finding]:
     for found in at.complaints:
         if found.kind == EVENT_TRIGGER:
             continue
-        removal = flag("release", found.identity) if found.drop is None else f"{found.drop};"
+        if found.drop is None:
+            meant = named(at.objects, f"{found.kind} {found.identity}")
+            removal, now = flag("release", found.identity), present(at.objects, meant[0]) if meant else ()
+        else:
+            parts = aside.all_parts(at.changes) if at.changes else ()
+            removal = f"{found.drop};"
+            now = next((part.restore for part in parts if part.drop == found.drop), ())
         yield Finding(
             "does-not-follow",
             "refuse",
             found.identity,
             f"The {found.kind} {found.identity} cannot be made again over the new types: {found.words}.",
-            f"{removal}\n-- and make it anew after retire, for the new types",
+            "\n".join([removal, *anew(found.kind, now, "after retire, for the new types and names")]),
         )
 
 
@@ -283,7 +291,7 @@ def _as_text(at: Situation, table: Table, column: Column, type_: str) -> str:
     name = quoted(column.name)
     if any(column.name in each.partition_key for each in (table, *children(at.snapshot, table))):
         return f"-- compare {name}::{type_}; it is a partition key, of which PostgreSQL does not change the type"
-    return f"ALTER TABLE {table.sql} ALTER COLUMN {name} TYPE {type_};  -- after retire"
+    return f"-- not now, but after retire:\nALTER TABLE {table.sql} ALTER COLUMN {name} TYPE {type_};"
 
 
 _OF_USERS = re.compile(

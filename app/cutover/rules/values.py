@@ -69,7 +69,7 @@ def names(at: Situation) -> Iterator[Finding]:
             "name-missing",
             "info",
             subject,
-            f"{found.names_null:,} names are null and become empty; {found.names_empty:,} are empty already.",
+            f"Of the names, {found.names_null:,} are null and become empty; already empty: {found.names_empty:,}.",
             "-- nothing to do: the next token of each brings its name",
         )
 
