@@ -124,6 +124,7 @@ def create_app(
             app_owned=frozenset(settings.app_owned_fields),
             provision_machines=settings.provision_machine_tokens,
             observe=lambda _: metrics.count("rows", "conflict"),
+            wrote=metrics.counting("rows"),
         ),
         account_url=settings.idp_account_url,
         userinfo=userinfo,

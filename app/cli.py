@@ -508,9 +508,10 @@ def _print_reconciliation(result: Reconciliation) -> None:
     for kind, found in result.first.items():
         if found:
             more = result.counts[kind] - len(found)
-            table = Table("id", "columns", title=meanings[kind], title_justify="left", min_width=40)
+            where = ("differs in",) if kind is Kind.DIFFER else ()
+            table = Table("id", *where, title=meanings[kind], title_justify="left", min_width=40)
             for each in found:
-                table.add_row(escape(each.sub), ", ".join(each.columns))
+                table.add_row(escape(each.sub), *([", ".join(each.columns)] if where else []))
             out.print(table)
             if more:
                 out.print(f"  and {more:,} more; the first {SHOWN} are shown")

@@ -41,7 +41,8 @@ def creation(schema: str, snapshot: Snapshot, users: Table | None) -> Step:
             f"""CREATE TABLE {standing} (
     id character varying(255) PRIMARY KEY,
     disabled boolean NOT NULL,
-    stated_at timestamp with time zone NOT NULL
+    stated_at timestamp with time zone NOT NULL,
+    until timestamp with time zone
 )""",
             f"COMMENT ON TABLE {standing} IS 'Whom the identity provider has shut out, by the id of users.'",
             *(statement for table in (events, standing) for statement in _for_writers(table, snapshot, users)),

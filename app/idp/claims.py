@@ -53,8 +53,9 @@ class Claims:
     iat: float | None = None
     """Seconds since the epoch, also where the provider counts in milliseconds."""
     nbf: float | None = None
-    kind: Literal["user", "machine"] = "user"
-    """`machine` for API keys and client credentials, whose sub is no person."""
+    kind: Literal["user", "machine", "session"] = "user"
+    """`machine` for API keys and client credentials, whose sub is no person; `session` for one of the old app's, which
+    makes no row and changes none."""
     client_id: str | None = None
     email: str | None = None
     email_verified: bool | None = None
@@ -317,6 +318,13 @@ def read_permissions(members: _Members) -> Mapping[str, frozenset[str]]:
     return MappingProxyType({entity: frozenset(actions) for entity, actions in found if actions})
 
 
+def says_no_image(members: _Members) -> bool:
+    """Tell whether it is said that there is no picture: an explicit null, which is no silence."""
+    return any(name in members for name in ("picture", "image")) and all(
+        members.get(name) is None for name in ("picture", "image")
+    )
+
+
 def read_disabled(members: _Members, now: float) -> bool:
     """Tell whether the provider has shut the user out: a ban that has not run out, a status, or a deactivation.
 
@@ -332,6 +340,17 @@ def read_disabled(members: _Members, now: float) -> bool:
     if isinstance(status, str) and status.strip().lower() in _DISABLED_STATUS:
         return True
     return any(members.get(name) not in (None, False, "") for name in ("deactivatedAt", "deactivated_at"))
+
+
+def read_ban_end(members: _Members) -> float | None:
+    """Return when a ban runs out, in seconds since the epoch; None where it does not, or another reason stands beside.
+
+    Args:
+        members: see `read_disabled`.
+    """
+    ends = [end for name in ("banExpires", "ban_expires") if (end := _instant(members.get(name))) is not None]
+    others = {name: value for name, value in members.items() if name != "banned"}
+    return None if not ends or read_disabled(others, 0.0) else min(ends)
 
 
 def _is_machine(members: _Members, sub: str, scopes: frozenset[str], client_id: str | None) -> bool:

@@ -13,7 +13,7 @@ a failure leaves no trace, so that the provider's next attempt works. Nothing of
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Literal
@@ -22,7 +22,7 @@ from sqlalchemy import update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.idp.claims import read_disabled
+from app.idp.claims import read_ban_end, read_disabled
 from app.idp.events import IdpEvent
 from app.users.erasure import Blocked, erase_row
 from app.users.identity import AddressLost, Identity, ShadowRules, ShadowUser, placeholder
@@ -115,15 +115,24 @@ async def mark_deleted(engine: AsyncEngine, sub: str, stated_at: datetime, on_de
     return await _said(engine, attempt, ShadowRules())
 
 
-async def set_standing(engine: AsyncEngine, sub: str, disabled: bool, stated_at: datetime) -> Outcome:
+async def set_standing(
+    engine: AsyncEngine, sub: str, disabled: bool, until: datetime | None, stated_at: datetime
+) -> Outcome:
     """Note whether the provider has shut a user out, unless something newer is known.
+
+    Args:
+        engine: of the server.
+        sub: who.
+        disabled: whether they are.
+        until: when that ends by itself; None for not at all.
+        stated_at: when the provider said so.
 
     Raises:
         Contended, NotMigrated: see there.
     """
 
     async def attempt(connection: AsyncConnection) -> tuple[Outcome, None]:
-        return await _stand(connection, sub, disabled, stated_at), None
+        return await _stand(connection, sub, disabled, until, stated_at), None
 
     return await _said(engine, attempt, ShadowRules())
 
@@ -170,9 +179,8 @@ async def _apply(
         outcome = await _verify(connection, stated)
     else:
         outcome, lost = await _follow(connection, stated, rules, returns=event.kind == "created")
-    if any(name in event.members for name in _STANDING):
-        disabled = read_disabled(event.members, now.timestamp())
-        stands = await _stand(connection, event.sub, disabled, event.stated_at or now)
+    if (standing := standing_in(event.members, now)) is not None:
+        stands = await _stand(connection, event.sub, *standing, event.stated_at or now)
         outcome = Outcome.applied if Outcome.applied in (outcome, stands) else outcome
     return outcome, lost
 
@@ -245,11 +253,28 @@ def _says_nothing(user: ShadowUser) -> bool:
     return said == ("", placeholder(user.id), False, None)
 
 
-async def _stand(connection: AsyncConnection, sub: str, disabled: bool, stated_at: datetime) -> Outcome:
-    stated = insert(Standing).values(id=sub, disabled=disabled, stated_at=stated_at)
+def standing_in(members: Mapping[str, object], now: datetime) -> tuple[bool, datetime | None] | None:
+    """Return whether the provider has shut a user out, and until when if that ends by itself.
+
+    Args:
+        members: what it says of the user; None is returned where it says nothing of this.
+        now: when it is judged.
+    """
+    if not any(name in members for name in _STANDING):
+        return None
+    if not read_disabled(members, now.timestamp()):
+        return False, None
+    end = read_ban_end(members)
+    return True, None if end is None else datetime.fromtimestamp(end, UTC)
+
+
+async def _stand(
+    connection: AsyncConnection, sub: str, disabled: bool, until: datetime | None, stated_at: datetime
+) -> Outcome:
+    stated = insert(Standing).values(id=sub, disabled=disabled, until=until, stated_at=stated_at)
     newer = stated.on_conflict_do_update(
         index_elements=[Standing.id],
-        set_={"disabled": stated.excluded.disabled, "stated_at": stated.excluded.stated_at},
+        set_={name: getattr(stated.excluded, name) for name in ("disabled", "stated_at", "until")},
         where=Standing.stated_at < stated.excluded.stated_at,
     )
     changed = (await connection.execute(newer.returning(Standing.id))).one_or_none()

@@ -7,11 +7,11 @@ verified on the strength of another one.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
-from app.idp.claims import Claims, read_email, read_email_verified, read_image, read_name
+from app.idp.claims import Claims, read_email, read_email_verified, read_image, read_name, says_no_image
 
 PLACEHOLDER_DOMAIN = "placeholder.invalid"
 """RFC 2606 section 2 keeps `.invalid` from ever being a real domain."""
@@ -57,6 +57,8 @@ class ShadowRules:
     """Also make rows for API keys and client credentials."""
     observe: Callable[[AddressLost], None] = lambda _: None
     """Told of every conflict over an address, after the commit; for counting."""
+    wrote: Callable[[Literal["made", "refreshed"]], None] = lambda _: None
+    """Told of every row that a token made or changed, after the commit; for counting."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Identity:
     name: str | None
     image: str | None
     stated_at: datetime | None
+    without_image: bool = False
+    """Whether it is said that there is no picture; tokens say so of what they leave out, and are not believed."""
 
     @classmethod
     def of(cls, claims: Claims) -> Identity:
@@ -80,7 +84,8 @@ class Identity:
     def stated(cls, sub: str, members: Mapping[str, object], stated_at: datetime | None) -> Identity:
         """Take what can be stored from an object that describes a user: an event's, or one of the provider's list."""
         email, verified = read_email(members), read_email_verified(members)
-        return cls._storing(sub, email, verified, read_name(members), read_image(members), stated_at)
+        stated = cls._storing(sub, email, verified, read_name(members), read_image(members), stated_at)
+        return replace(stated, without_image=says_no_image(members))
 
     @classmethod
     def silent(cls, sub: str, stated_at: datetime) -> Identity:
@@ -135,6 +140,8 @@ class Identity:
         for column, stated, known in (("name", self.name, user.name), ("image", self.image, user.image)):
             if stated is not None and stated != known and column not in rules.app_owned:
                 changes[column] = stated
+        if self.without_image and user.image is not None and "image" not in rules.app_owned:
+            changes["image"] = None
         if self.email is not None and self.email != user.stored_email:
             # The old address was verified; silence about the new one is not.
             changes |= {"email": self.email, "email_verified": bool(self.email_verified)}

@@ -73,7 +73,7 @@ class LegacySession:
         The kind is one that makes no row and changes none: the old app has made it, and may just have deleted it.
         """
         ends = self.expires_at.timestamp()
-        return Claims(iss="", sub=self.sub, aud=(), exp=ends, kind="machine", roles=self.roles)
+        return Claims(iss="", sub=self.sub, aud=(), exp=ends, kind="session", roles=self.roles)
 
 
 def read_signed(value: str, secret: str) -> str:

@@ -98,3 +98,5 @@ class Standing(Base):
     """Banned or deactivated."""
     stated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
     """When the provider last said so."""
+    until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """When a ban runs out by itself; null for one that does not."""

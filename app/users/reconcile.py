@@ -19,16 +19,16 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, field
+from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import Executable, func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.idp.claims import read_disabled
 from app.idp.directory import Directory, Entry
 from app.users import rows
-from app.users.events import OnDeleted, Outcome, assert_identity, mark_deleted, set_standing
+from app.users.events import OnDeleted, Outcome, assert_identity, mark_deleted, set_standing, standing_in
 from app.users.identity import Identity, ShadowRules, ShadowUser
 from app.users.model import Standing, User
 
@@ -38,7 +38,8 @@ SHOWN = 20
 """Findings of a kind that are kept to be shown."""
 _CHUNK = 500
 """Ids a statement asks for."""
-_STANDING = ("banned", "status", "deactivatedAt", "deactivated_at")
+_Standing = tuple[bool, datetime | None]
+"""Whether the provider has shut a user out, and until when if that ends by itself."""
 _MIRRORED = ("name", "image", "email", "email_verified")
 
 
@@ -248,21 +249,21 @@ class _Run:
         self._met.update(new)
         users, shut_out = await self._look_up(new)
         for sub, entry in new.items():
-            await self._follow(entry, users.get(sub), sub in shut_out)
+            await self._follow(entry, users.get(sub), shut_out.get(sub, (False, None)))
 
-    async def _follow(self, entry: Entry, user: ShadowUser | None, shut_out: bool) -> None:
+    async def _follow(self, entry: Entry, user: ShadowUser | None, known_standing: _Standing) -> None:
         """Compare one user, note what is found, and write it unless the run is dry."""
         sub, course = entry.sub, self._course
         if user is not None and user.deleted_at is not None:
             self.result.note(Kind.DELETED_HERE, Difference(sub))
             return
         kinds: list[Kind] = []
-        disabled = _disabled(entry)
-        if disabled is not None and disabled != shut_out:
-            kinds.append(Kind.DISABLED if disabled else Kind.ENABLED)
+        standing = standing_in(entry.members, entry.read_at)
+        if standing is not None and standing != known_standing:
+            kinds.append(Kind.DISABLED if standing[0] else Kind.ENABLED)
             self.result.note(kinds[-1], Difference(sub))
             if course.execute:
-                await set_standing(self._engine, sub, disabled, entry.read_at)
+                await set_standing(self._engine, sub, *standing, entry.read_at)
         stated = Identity.stated(sub, entry.members, entry.read_at)
         changes = {} if user is None else stated.changes(user, course.rules)
         if user is None or changes:
@@ -275,16 +276,18 @@ class _Run:
         if not kinds:
             self.result.note(Kind.SAME, Difference(sub))
 
-    async def _look_up(self, subs: Iterable[str]) -> tuple[Mapping[str, ShadowUser], frozenset[str]]:
-        """Return the rows of some users, and who of them is shut out here."""
+    async def _look_up(self, subs: Iterable[str]) -> tuple[Mapping[str, ShadowUser], Mapping[str, _Standing]]:
+        """Return the rows of some users, and who of them is shut out here, until when."""
         wanted = list(subs)
 
-        async def attempt() -> tuple[Mapping[str, ShadowUser], frozenset[str]]:
+        async def attempt() -> tuple[Mapping[str, ShadowUser], Mapping[str, _Standing]]:
             async with rows.transaction(self._engine) as connection:
                 found = await connection.execute(select(*rows.COLUMNS).where(User.id.in_(wanted)))
                 users = [user for row in found if (user := rows.user_of(row)) is not None]
-                shut_out = select(Standing.id).where(Standing.id.in_(wanted), Standing.disabled)
-                return {user.id: user for user in users}, frozenset((await connection.execute(shut_out)).scalars())
+                standing = await connection.execute(
+                    select(Standing.id, Standing.until).where(Standing.id.in_(wanted), rows.DISABLED)
+                )
+                return {user.id: user for user in users}, {sub: (True, until) for sub, until in standing}
 
         return await rows.persistently(attempt)
 
@@ -307,10 +310,3 @@ class _Run:
                 return list((await connection.execute(statement)).scalars())
 
         return await rows.persistently(attempt)
-
-
-def _disabled(entry: Entry) -> bool | None:
-    """Tell whether the provider has shut the user out; None: it says nothing of that."""
-    if not any(name in entry.members for name in _STANDING):
-        return None
-    return read_disabled(entry.members, entry.read_at.timestamp())

@@ -62,12 +62,14 @@ COLUMNS = (
 )
 """The fields of ShadowUser, in their order; the table of an old app may have nulls where ours has none."""
 _BY_ID = select(*COLUMNS).where(User.id == bindparam("sub"))
+DISABLED = Standing.disabled & (Standing.until.is_(None) | (Standing.until > func.now()))
+"""Matches whom the provider has shut out now."""
 _WITH_STANDING = (
-    select(*COLUMNS, func.coalesce(Standing.disabled, false()))
+    select(*COLUMNS, func.coalesce(DISABLED, false()))
     .outerjoin(Standing, Standing.id == User.id)
     .where(User.id == bindparam("sub"))
 )
-_STANDING = select(Standing.disabled).where(Standing.id == bindparam("sub"))
+_STANDING = select(DISABLED).where(Standing.id == bindparam("sub"))
 
 
 @asynccontextmanager

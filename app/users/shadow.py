@@ -21,7 +21,7 @@ address, and raise nothing but the errors named here; what a newer token said is
 from __future__ import annotations
 
 from datetime import datetime
-from typing import TypedDict
+from typing import Literal, TypedDict
 
 from sqlalchemy import func
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -52,7 +52,7 @@ async def provision(engine: AsyncEngine, claims: Claims, rules: ShadowRules) -> 
     if claims.disabled:
         raise _disabled()
     stated = Identity.of(claims)
-    made_by_token = claims.kind == "user" or rules.provision_machines
+    made_by_token = claims.kind == "user" or (claims.kind == "machine" and rules.provision_machines)
 
     async def attempt() -> ShadowUser:
         user, disabled = await find(engine, stated.sub)
@@ -61,9 +61,12 @@ async def provision(engine: AsyncEngine, claims: Claims, rules: ShadowRules) -> 
         if user is None:
             if not made_by_token:
                 raise NoProfile("The token belongs to a machine, and there is no user profile for it.")
-            user = await _insert(engine, stated) or (await find(engine, stated.sub))[0]
+            if (made := await _insert(engine, stated)) is not None:
+                rules.wrote("made")
+                return made
+            user = (await find(engine, stated.sub))[0]
             if user is None:
-                return await _settle(engine, stated, rules)
+                return await _settle(engine, stated, rules, "made")
         if user.deleted_at is not None:
             raise _deleted()
         if not made_by_token:
@@ -138,18 +141,23 @@ async def _refresh(engine: AsyncEngine, user: ShadowUser, stated: Identity, rule
     if not changes:
         return user
     if "email" in changes:
-        return await _settle(engine, stated, rules)
+        return await _settle(engine, stated, rules, "refreshed")
     async with engine.begin() as connection:
         updated = await change(connection, live(stated.sub), older(stated), **changes)
     if updated is None:
         raise Overtaken
+    rules.wrote("refreshed")
     return updated
 
 
-async def _settle(engine: AsyncEngine, stated: Identity, rules: ShadowRules) -> ShadowUser:
+async def _settle(
+    engine: AsyncEngine, stated: Identity, rules: ShadowRules, what: Literal["made", "refreshed"]
+) -> ShadowUser:
     async with transaction(engine) as connection:
         followed = await follow(connection, stated, rules)
     tell(followed.lost, rules)
+    if followed.changed:
+        rules.wrote(what)
     if followed.user.deleted_at is not None:
         raise _deleted()
     return followed.user

@@ -126,6 +126,21 @@ class TestTheRest:
             await client.get("/me", headers=provider.bearer(sub, email="it@example.com", iat=iat))
         assert (await samples(client))["shadow_rows_total", "conflict"] == 1
 
+    async def test_rows_that_tokens_made_and_refreshed(self, client: httpx.AsyncClient, provider: Provider) -> None:
+        now = int(time.time())
+        for sub, said in (
+            ("a", {"iat": now - 60}),
+            ("b", {"iat": now - 60}),
+            ("b", {"iat": now - 60}),  # nothing new
+            ("a", {"iat": now - 50, "name": "Other"}),
+            ("a", {"iat": now - 40, "email": "moved@example.com"}),
+            ("c", {"iat": now, "email": "moved@example.com"}),
+        ):
+            await client.get("/me", headers=provider.bearer(sub, **said))
+        found = await samples(client)
+        counted = {key[1]: count for key, count in found.items() if key[0] == "shadow_rows_total"}
+        assert counted == {"made": 3, "refreshed": 2, "conflict": 1}
+
     async def test_nothing_of_a_user(self, client: httpx.AsyncClient, provider: Provider) -> None:
         await client.get("/me", headers=provider.bearer("secret-sub", email="secret@example.com", name="Secret"))
         assert "secret" not in (await client.get("/metrics")).text.lower()

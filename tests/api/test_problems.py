@@ -95,7 +95,7 @@ class TestWhatLitestarRefuses:
     async def test_no_such_method(self, client: httpx.AsyncClient) -> None:
         answer = await client.put("/me")
         check(answer, 405, "method_not_allowed")
-        assert set(answer.headers["allow"].split(", ")) == {"GET", "PATCH", "DELETE", "OPTIONS"}
+        assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "PATCH", "DELETE", "OPTIONS"}
 
     async def test_a_body_that_is_no_json(self, client: httpx.AsyncClient, provider: Provider) -> None:
         bodies = [b"{", b"\xff", b'{"name": "\xff"}', b"[" * 60_000, b'"\\ud800"', b"{'a': 1}", b"NaN", b"1e999"]

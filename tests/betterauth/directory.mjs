@@ -3,6 +3,9 @@
 // It answers one JSON object a line with one JSON object a line, and ends when its input does:
 //   {"do": "serve"}            ->  {"ok": true, "url"}
 //   {"do": "break", "what"}    ->  {"ok": true}: from now on queries over all users fail ("list"), or none ("nothing")
+//   {"do": "exchanged"}        ->  {"ok": true, "times"}: how often an API key was exchanged
+// Beside Better Auth's own routes it has the two of Auther's that read users, as Auther documents them, over the same
+// users: POST /api/auth/api-key/exchange for the key "auther-key", and GET /api/admin/users/{id} with the token.
 // The first line, {"ok": true, "layout"}, says that it is there.
 
 import { createServer } from "node:http";
@@ -38,23 +41,51 @@ const [{ betterAuth }, { toNodeHandler }, plugins] = await Promise.all([
 ]);
 
 let handle;
-const server = createServer((request, response) => handle(request, response));
+const server = createServer((request, response) =>
+  (/^\/api\/(admin\/users\/|auth\/api-key\/)/.test(request.url) ? auther : handle)(request, response),
+);
 await new Promise((listening) => server.listen(0, "127.0.0.1", listening));
 const url = `http://127.0.0.1:${server.address().port}`;
-handle = toNodeHandler(
-  betterAuth({
-    database: pool,
-    secret: SECRET,
-    baseURL: url,
-    telemetry: { enabled: false },
-    logger: { disabled: true },
-    emailAndPassword: { enabled: true },
-    ...layout.options,
-    plugins: await layout.plugins(plugins),
-  }),
-);
+const auth = betterAuth({
+  database: pool,
+  secret: SECRET,
+  baseURL: url,
+  telemetry: { enabled: false },
+  logger: { disabled: true },
+  emailAndPassword: { enabled: true },
+  ...layout.options,
+  plugins: await layout.plugins(plugins),
+});
+handle = toNodeHandler(auth);
 
-const verbs = { serve: () => ({ url }), break: ({ what }) => ((broken = what), {}) };
+const LASTS = 0.3; // seconds: a run needs several tokens
+const tokens = new Map();
+async function auther(request, response) {
+  const [status, answer] = await (request.method === "POST" ? exchange(request) : user(request));
+  response.writeHead(status, { "Content-Type": "application/json" }).end(JSON.stringify(answer));
+}
+async function exchange(request) {
+  let body = "";
+  for await (const chunk of request) body += chunk;
+  if (JSON.parse(body).apiKey !== "auther-key") return [401, { error: "Unauthorized" }];
+  const token = crypto.randomUUID();
+  tokens.set(token, Date.now() + LASTS * 1000);
+  return [200, { token, expiresIn: LASTS }];
+}
+async function user(request) {
+  const token = request.headers.authorization?.replace("Bearer ", "");
+  if (!(tokens.get(token) > Date.now())) return [401, { error: "Unauthorized" }];
+  const id = decodeURIComponent(request.url.split("/").pop());
+  const { internalAdapter } = await auth.$context;
+  const found = await internalAdapter.findUserById(id);
+  return found ? [200, found] : [404, { error: "User not found" }];
+}
+
+const verbs = {
+  serve: () => ({ url }),
+  break: ({ what }) => ((broken = what), {}),
+  exchanged: () => ({ times: tokens.size }),
+};
 
 console.log(JSON.stringify({ ok: true, layout: name }));
 for await (const line of createInterface({ input: process.stdin })) {

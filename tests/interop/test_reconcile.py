@@ -173,6 +173,18 @@ class TestTheWholeWay:
 
 
 class TestKilled:
+    def kill(self, here: Witness, provider: Provider, soon: Callable[[], bool]) -> None:
+        """Run it, and kill it in the middle of what it is doing when the time has come."""
+        process = subprocess.Popen(
+            [sys.executable, "-c", "from app.cli import main; main()", "reconcile", "--execute"],
+            cwd=PROJECT, env={**os.environ, **provider.settings, "DATABASE_URL": here.url},
+        )  # fmt: skip
+        while not soon():
+            assert process.poll() is None
+            time.sleep(0.01)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+
     def test_running_it_again_finishes(self, here: Witness, make_provider: Callable[..., Provider]) -> None:
         provider = make_provider()
         everybody = len(provider.users())
@@ -180,23 +192,55 @@ class TestKilled:
             "INSERT INTO users (id, name, email) SELECT 'gone-' || n, 'Gone', 'gone.' || n || '@example.com' "
             "FROM generate_series(1, 10) n"
         )
+        # twice while it adds rows, and once while it deletes some, which are slowed down so that they can be met
         for goal in (60, 200):
-            # both times in the middle of its writing
-            process = subprocess.Popen(
-                [sys.executable, "-c", "from app.cli import main; main()", "reconcile", "--execute"],
-                cwd=PROJECT, env={**os.environ, **provider.settings, "DATABASE_URL": here.url},
-            )  # fmt: skip
-            while len(rows(here)) < 10 + goal:
-                assert process.poll() is None
-                time.sleep(0.01)
-            process.send_signal(signal.SIGKILL)
-            process.wait()
+            self.kill(here, provider, lambda goal=goal: len(rows(here)) >= 10 + goal)
             assert 10 + goal <= len(rows(here)) < 10 + everybody
+        here.run(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS "
+            "$$BEGIN IF NEW.deleted_at IS NOT NULL THEN PERFORM pg_sleep(1); END IF; RETURN NEW; END$$;"
+            "CREATE TRIGGER slow BEFORE UPDATE ON users FOR EACH ROW EXECUTE FUNCTION slow()"
+        )
+        deleted = "SELECT count(*) FROM users WHERE deleted_at IS NOT NULL"
+        self.kill(here, provider, lambda: here.value(deleted) == 3)
+        here.run("DROP TRIGGER slow ON users")
+        while here.value("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep'"):
+            time.sleep(0.01)
+        assert (here.value(deleted), len(rows(here))) == (3, 7 + everybody)
         finished = reconcile(here, provider, "--execute")
         assert finished.code == 0
-        assert found(finished)["gone"] == finished.json["deleted"] == 10
+        assert found(finished)["gone"] == finished.json["deleted"] == 7
         assert in_order(rows(here)) == in_order(provider.users())
         assert found(reconcile(here, provider)) == {"same": everybody}
+
+
+class TestAuther:
+    def test_the_same_users_are_read_one_by_one_with_a_token_for_a_key(
+        self, here: Witness, make_provider: Callable[..., Provider]
+    ) -> None:
+        provider = make_provider()
+        assert reconcile(here, provider, "--execute").code == 0
+        before = len(rows(here))
+        crowd = provider.crowd()
+        with provider.by_admin() as call:
+            call("update-user", userId=crowd[0], data={"name": "Changed"})
+            call("remove-user", userId=crowd[1])
+            call("ban-user", userId=crowd[2])
+            call("create-user", email="new@example.com", name="New", password="long-enough-1")
+        provider.settings |= {"IDP_DIRECTORY": "auther", "IDP_DIRECTORY_API_KEY": "auther-key"}
+
+        changed = {"same": before - 3, "differ": 1, "gone": 1, "disabled": 1}
+        assert found(reconcile(here, provider)) == changed
+        done = reconcile(here, provider, "--execute")
+        assert (done.code, found(done), done.json["deleted"], done.json["total"]) == (0, changed, 1, None)
+        assert in_order(rows(here)) == in_order([row for row in provider.users() if row["name"] != "New"])
+        assert found(reconcile(here, provider)) == {"same": before - 1}
+        # more tokens than runs
+        assert provider.app("exchanged")["times"] > 3
+
+        provider.settings["IDP_DIRECTORY_API_KEY"] = "hunter2"
+        refused = reconcile(here, provider, "--execute")
+        assert (refused.code, "IDP_DIRECTORY_API_KEY" in refused.err, "hunter2" in refused.text) == (1, True, False)
 
 
 class TestTheEmptyList:
@@ -259,15 +303,18 @@ class TestTheBrake:
 
 
 class TestIds:
-    def test_one_that_is_none_of_the_provider_s_type_is_left_alone(
+    def test_those_that_are_none_of_the_provider_s_type_are_left_alone(
         self, here: Witness, make_provider: Callable[..., Provider]
     ) -> None:
         provider = make_provider("number_ids")
         assert reconcile(here, provider, "--execute").code == 0
-        here.run("INSERT INTO users (id, name, email) VALUES ('a-machine', '', 'a-machine@placeholder.invalid')")
+        here.run(
+            "INSERT INTO users (id, name, email) SELECT 'machine-' || n, '', 'machine-' || n || '@example.com' "
+            "FROM generate_series(1, 6) n"
+        )
         outcome = reconcile(here, provider, "--execute")
-        assert outcome.code == 0
-        assert here.ask("SELECT deleted_at FROM users WHERE id = 'a-machine'") == [{"deleted_at": None}]
+        assert (outcome.code, found(outcome)["unclear"]) == (0, 6), outcome.text
+        assert here.value("SELECT count(*) FROM users WHERE id LIKE 'machine-%' AND deleted_at IS NULL") == 6
 
 
 class TestCredentials:

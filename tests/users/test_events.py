@@ -314,7 +314,7 @@ class TestStanding:
         assert await query(engine, "SELECT disabled, stated_at FROM shadow_standing") == [(False, at(20))]
 
     async def test_who_has_no_row_yet_gets_none(self, engine: AsyncEngine) -> None:
-        await set_standing(engine, "ada", True, at(0))
+        await set_standing(engine, "ada", True, None, at(0))
         with pytest.raises(AccountDisabled):
             await provision(engine, claims(), RULES)
         assert await query(engine, "SELECT id FROM users") == []
@@ -322,6 +322,20 @@ class TestStanding:
     async def test_a_ban_that_has_run_out_shuts_nobody_out(self, engine: AsyncEngine) -> None:
         await happen(engine, created(banned=True, banExpires="2025-01-01T00:00:00Z"))
         assert (await provision(engine, claims(), RULES)).id == "ada"
+
+    async def test_a_ban_runs_out_by_itself(self, engine: AsyncEngine) -> None:
+        ends = datetime.now(UTC) + timedelta(seconds=1)
+        await happen(engine, created(banned=True, banExpires=ends.isoformat()))
+        with pytest.raises(AccountDisabled):
+            await provision(engine, claims(), RULES)
+        await asyncio.sleep((ends - datetime.now(UTC)).total_seconds() + 0.05)
+        assert (await provision(engine, claims(), RULES)).id == "ada"
+
+    @pytest.mark.parametrize("reason", [{"status": "suspended"}, {"deactivatedAt": "2026-01-01T00:00:00Z"}])
+    async def test_another_reason_does_not_run_out_with_it(self, engine: AsyncEngine, reason: dict[str, Any]) -> None:
+        ends = datetime.now(UTC) + timedelta(days=1)
+        await happen(engine, created(banned=True, banExpires=ends.isoformat(), **reason))
+        assert await query(engine, "SELECT disabled, until FROM shadow_standing") == [(True, None)]
 
     async def test_silence_says_nothing_of_it(self, engine: AsyncEngine) -> None:
         await happen(engine, created(), event("updated", 1, name="X"), event("verified", 2))

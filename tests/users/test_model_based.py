@@ -83,7 +83,10 @@ class Model:
                 self.rows[other] = replace(row, email=None, verified=False)
         return True
 
-    def follow(self, sub: str, at: int, said: dict[str, Any], *, made_anew: bool = False, dated: bool = False) -> None:
+    def follow(
+        self, sub: str, at: int, said: dict[str, Any], *,
+        made_anew: bool = False, dated: bool = False, no_image: bool = False,
+    ) -> None:  # fmt: skip
         """Let a row follow what was said of it."""
         row = self.rows.get(sub, Row())
         first = sub not in self.rows
@@ -95,6 +98,8 @@ class Model:
             keeps = not first and name in self.app_owned and not (returns and not getattr(row, name))
             if said[name] is not None and not keeps:
                 new = replace(new, **{name: said[name]})
+        if no_image and said["image"] is None and (first or "image" not in self.app_owned):
+            new = replace(new, image=None)
         if said["email"] is not None and said["email"] != row.email:
             got = self.gets(sub, said["email"], at)
             new = replace(new, email=said["email"] if got else None, verified=got and bool(said["email_verified"]))
@@ -196,14 +201,18 @@ class World(RuleBasedStateMachine):
 
     @rule(
         sub=subs, at=TIMES, said=statements, kind=st.sampled_from(("created", "updated", "deleted", "verified")),
-        banned=st.sampled_from((None, None, False, True)),
+        banned=st.sampled_from((None, None, False, True)), no_image=st.booleans(),
     )  # fmt: skip
-    def event(self, sub: str, at: int, said: dict[str, Any], kind: Kind, banned: bool | None) -> None:
+    def event(
+        self, sub: str, at: int, said: dict[str, Any], kind: Kind, banned: bool | None, no_image: bool
+    ) -> None:  # fmt: skip
         members = {
             "id": sub, "name": said["name"], "image": said["image"], "email": said["email"],
             "emailVerified": said["email_verified"],
         }  # fmt: skip
-        members = {name: value for name, value in members.items() if value is not None}
+        members = {
+            name: value for name, value in members.items() if value is not None or (name == "image" and no_image)
+        }  # fmt: skip
         if banned is not None:
             members["banned"] = banned
         event = IdpEvent(
@@ -217,7 +226,7 @@ class World(RuleBasedStateMachine):
             elif kind == "verified":
                 self.model.verify(sub, at, said["email"])
             else:
-                self.model.follow(sub, at, said, made_anew=kind == "created", dated=True)
+                self.model.follow(sub, at, said, made_anew=kind == "created", dated=True, no_image=no_image)
             if banned is not None and kind != "deleted":
                 self.model.stand(sub, banned, at)
 
@@ -245,7 +254,7 @@ class World(RuleBasedStateMachine):
 
     @rule(sub=subs, at=TIMES, said=statements)
     def reconciled(self, sub: str, at: int, said: dict[str, Any]) -> None:
-        self.model.follow(sub, at, said, dated=True)
+        self.model.follow(sub, at, said, dated=True, no_image=True)
         members = {
             "name": said["name"], "image": said["image"], "email": said["email"],
             "emailVerified": said["email_verified"],
@@ -264,7 +273,7 @@ class World(RuleBasedStateMachine):
     @rule(sub=subs, at=TIMES, disabled=st.booleans())
     def shut_out(self, sub: str, at: int, disabled: bool) -> None:
         self.model.stand(sub, disabled, at)
-        self.run(set_standing(self.engine, sub, disabled, datetime.fromtimestamp(at, UTC)))
+        self.run(set_standing(self.engine, sub, disabled, None, datetime.fromtimestamp(at, UTC)))
         self.agree()
 
     @rule(sub=subs, onboarded=st.sampled_from((0, LONG_AGO)), name=st.sampled_from((None, "Countess")))
