@@ -38,7 +38,7 @@ test-interop: $(STAMP) ## the tests with real providers, and a real Better Auth 
 	@if ! command -v npm >/dev/null; then echo "Node is missing: the tests with real providers and a real Better Auth are skipped"; \
 	else for folder in tests/betterauth tests/providers; do \
 	  (cd $$folder && npm install --no-package-lock --no-audit --no-fund --silent) || exit 1; done; fi
-	@$(BIN)/python -m pytest tests/interop -rs
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/interop -rs
 
 bench-cutover: $(STAMP) ## how long readers and writers wait at a million users, beside a plain DROP ... CASCADE
 	@$(BIN)/python scripts/bench_cutover.py

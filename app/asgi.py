@@ -47,7 +47,7 @@ from app.api.run import GranianRun
 from app.api.webhooks import Webhooks
 from app.cutover.beside import beside_schema
 from app.cutover.sessions import NoSessions, locate
-from app.db import create_engine, search_path
+from app.db import INSUFFICIENT_PRIVILEGE, create_engine, search_path
 from app.errors import KeysUnavailable, NotMigrated, SettingsError
 from app.idp.claims import ClaimRules
 from app.idp.events import EventReader
@@ -67,8 +67,8 @@ POOL_WAIT = 30.0
 """Seconds a request waits for one of them before it is answered with 503."""
 LOOK = 5.0
 """Seconds that start-up waits for the database to say where the old sessions are."""
-INSUFFICIENT_PRIVILEGE = "42501"
-"""SQLSTATE."""
+ANSWER = 5.0
+"""Seconds that the answer to a statement may be late: beyond its timeout, with which the database itself ends it."""
 
 
 def create_app(
@@ -214,9 +214,12 @@ def open_database(settings: Settings) -> AsyncEngine:
         DatabaseUnreachable: the embedded server does not start.
     """
     url = settings.database_url.get_secret_value() if settings.database_url else embedded.start()
+    limit = settings.statement_timeout_seconds
     engine = create_engine(
         url,
-        server_settings=served_from(settings.database_schema, settings.statement_timeout_seconds),
+        server_settings=served_from(settings.database_schema, limit),
+        command_timeout=limit + ANSWER if limit else None,
+        through_pooler=True,
         pool_size=POOL,
         max_overflow=0,
         pool_timeout=POOL_WAIT,

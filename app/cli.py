@@ -40,7 +40,7 @@ from app.cutover.execute import Cutover, LockNotObtained, Watch
 from app.cutover.findings import ACTIONS, OVERRULABLE, Action, Options, Refused, decided, refusals
 from app.cutover.report import Planned, Report
 from app.cutover.steps import REVISIONS, SESSION, Step, pending
-from app.errors import SettingsError, ShadowError
+from app.errors import Contended, SettingsError, ShadowError
 from app.idp.directory import AutherDirectory, BetterAuthDirectory, Directory
 from app.settings import DatabaseSettings, Settings, load
 from app.users import erasure
@@ -104,12 +104,12 @@ class Database:
 @asynccontextmanager
 async def _database() -> AsyncIterator[Database]:
     settings = load(DatabaseSettings)
-    url = settings.database_url.get_secret_value() if settings.database_url else embedded.start()
+    url, setting = settings.cutover_address() or (embedded.start(), "DATABASE_URL")
     schema = settings.database_schema
     names = {**SESSION, "search_path": db.search_path(schema), "application_name": "shadow"}
     engine = db.create_engine(url, server_settings=names, poolclass=pool.NullPool)
     async with AsyncExitStack() as stack:
-        with db.reachable(url):
+        with db.reachable(url, setting):
             connection = await stack.enter_async_context(engine.connect())
         yield Database(engine, connection, schema)
 
@@ -166,7 +166,8 @@ _FORMAT = click.option(
 def main() -> None:
     """Move a Better Auth database to the shadow shape, and serve it.
 
-    The database is DATABASE_URL (any libpq spelling), from the environment or .env; unset, an embedded server.
+    The database is DATABASE_URL (any libpq spelling), from the environment or .env; unset, an embedded server. Beside a
+    pooler the verbs of the cutover use DATABASE_DIRECT_URL.
     """
 
 
@@ -414,7 +415,10 @@ def undo(yes: bool, accept: tuple[str, ...]) -> None:
 @main.command("reconcile")
 @click.option("--execute", is_flag=True, help="Write; without it, only show what would be written.")
 @click.option(
-    "--allow-deletions", type=click.IntRange(0), metavar="N", help="Delete up to N, also where that is more than 5 %."
+    "--allow-deletions",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Delete up to N, also where that is more than 5 %, or an old app is beside.",
 )
 @_FORMAT
 def run_reconciliation(execute: bool, allow_deletions: int | None, form: str) -> None:
@@ -429,14 +433,18 @@ def run_reconciliation(execute: bool, allow_deletions: int | None, form: str) ->
             app_owned=frozenset(settings.app_owned_fields), provision_machines=settings.provision_machine_tokens
         )
         course = Course(
-            execute=execute, rules=rules, on_deleted=settings.on_user_deleted, allow_deletions=allow_deletions
+            execute=execute,
+            rules=rules,
+            on_deleted=settings.on_user_deleted,
+            allow_deletions=allow_deletions,
+            takes_old_sessions=settings.auth_mode != "idp",
         )
         async with httpx.AsyncClient() as client:
             directory = _directory(settings, client)
             engine = open_database(settings)
             try:
                 with db.reachable(settings.database_url.get_secret_value() if settings.database_url else ""):
-                    await check_shape(engine)
+                    await check_shape(engine, writes=execute)
                 with _counting() as observe:
                     return await reconcile(engine, directory, course, observe)
             finally:
@@ -535,9 +543,9 @@ def run_erasure(sub: str, execute: bool, yes: bool) -> None:
     async def run() -> None:
         settings = load(DatabaseSettings)
         url = settings.database_url.get_secret_value() if settings.database_url else embedded.start()
-        # it waits for whoever writes these rows, and not for ever
-        names = {**served_from(settings.database_schema), "application_name": "shadow", "lock_timeout": "5s"}
-        engine = db.create_engine(url, server_settings=names, poolclass=pool.NullPool)
+        # it waits for whoever writes these rows, and not for ever: a dozen times, so for 5 seconds
+        names = {**served_from(settings.database_schema), "application_name": "shadow", "lock_timeout": "400ms"}
+        engine = db.create_engine(url, server_settings=names, through_pooler=True, poolclass=pool.NullPool)
         try:
             with db.reachable(url):
                 found = await erasure.survey(engine, sub)
@@ -554,8 +562,8 @@ def run_erasure(sub: str, execute: bool, yes: bool) -> None:
         except erasure.Blocked as blocked:
             err.print(f"[red]Refused: {escape(str(blocked))}.[/] Nothing was changed.", soft_wrap=True)
             raise SystemExit(REFUSED) from None
-        except DBAPIError as error:
-            if stops.sqlstate(error) not in stops.LOCK_STATES:
+        except (Contended, DBAPIError) as error:
+            if isinstance(error, DBAPIError) and stops.sqlstate(error) not in stops.LOCK_STATES:
                 raise
             raise LockNotObtained("Others are writing these rows. Nothing was changed; try again.") from None
         out.print("Erased. A tombstone stays, so that no token makes the user anew.")
@@ -577,7 +585,7 @@ def _print_survey(sub: str, found: erasure.Survey) -> None:
         lines.add_row(reach.fate, rows, escape(reach.table), f"by {escape(reach.key)}")
     out.print(lines)
     if any(reach.rows is None for reach in found.reaches):
-        out.print("? stands for tables that this role may not read.")
+        out.print("? stands for tables that this role may not read, or not every row of.")
     if found.blocked:
         out.print("[bold]Refused. Nothing was changed.[/] Delete or detach what blocks, or give its key a cascade.")
 

@@ -12,7 +12,7 @@
     ├── Undecidable              it cannot be told whether the token is good: the operator must act
     │   └── KeysUnavailable      the provider's keys cannot be had
     ├── Forbidden                known, and not allowed
-    │   ├── InsufficientScope    a role, scope or permission is missing
+    │   ├── InsufficientScope    a role, scope or permission is missing, or a person
     │   ├── NoProfile            a machine's token where a person's is needed
     │   ├── AccountDeleted       soft-deleted here
     │   ├── AccountDisabled      banned or deactivated at the provider
@@ -116,7 +116,10 @@ class Forbidden(ShadowError):
 
 
 class InsufficientScope(Forbidden):
-    """A role, scope or permission is missing (RFC 6750 `insufficient_scope`)."""
+    """The token is not enough for this (RFC 6750 `insufficient_scope`).
+
+    A role, scope or permission is missing, or it is a machine's and this is for a person to do.
+    """
 
     code = "insufficient_scope"
 

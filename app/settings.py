@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
+import httpx
 from pydantic import (
     BeforeValidator,
     Field,
@@ -39,22 +40,44 @@ _WITHOUT_CASE = (
     "log_level",
 )
 """Settings whose case means nothing."""
+_URL = re.compile(r"[!-~]*\Z")
+_SCOPE = re.compile(r"[!#-\[\]-~]+\Z")
+"""RFC 6749 section 3.3."""
 _SCHEMA = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,62}\Z")
 
 
-def _split(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(part for part in (piece.strip() for piece in value.split(",")) if part)
-    return value
+def _split(value: object, separators: str = r"[,]") -> object:
+    if not isinstance(value, str):
+        return value
+    found = tuple(part for part in (piece.strip() for piece in re.split(separators, value)) if part)
+    if value and not found:
+        raise ValueError("it is set and names nothing; unset it, or say what is meant")
+    return found
+
+
+def _split_scopes(value: object) -> object:
+    return _split(value, r"[,\s]")  # RFC 6749 section 3.3: spaces between them, and none in one
 
 
 Listed = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
+Scopes = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split_scopes)]
 
 
 def _check_http_url(value: str) -> str:
-    parts = urlsplit(value)
+    if not _URL.match(value):
+        raise ValueError("it must be ASCII without spaces: a host in another script as xn--..., all else as %XX")
+    try:
+        parts = urlsplit(value)
+        httpx.URL(value)
+    except (ValueError, httpx.InvalidURL):
+        raise ValueError("it cannot be read as https://host:port/path") from None
+    port = re.sub(r"\[.*\]", "", parts.netloc.rpartition("@")[2]).partition(":")[2]
+    if port and not (port.isdigit() and 0 < int(port) < 65_536):
+        raise ValueError("its port must be a number from 1 to 65535")
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError("it must be an https:// address")
+    if "" in parts.hostname.removesuffix(".").split("."):
+        raise ValueError("its host must be a name or an address")
     if parts.scheme == "http" and parts.hostname not in _LOOPBACK:
         raise ValueError("it must be https:// (http:// is for loopback only)")
     if parts.fragment or parts.username or parts.password:
@@ -69,14 +92,24 @@ class DatabaseSettings(BaseSettings):
 
     database_url: SecretStr | None = None
     """Any libpq spelling; unset means the embedded server below `.data/`."""
+    database_direct_url: SecretStr | None = None
+    """The server itself, where `database_url` is a pooler's: what the cutover connects to."""
     database_schema: str = "public"
     """The schema that holds `users`."""
 
-    @field_validator("database_url")
+    @field_validator("database_url", "database_direct_url")
     @classmethod
     def _is_postgres(cls, value: SecretStr | None) -> SecretStr | None:
         if value is not None:
             parse_url(value.get_secret_value())
+        return value
+
+    @field_validator("database_direct_url")
+    @classmethod
+    def _is_beside_another(cls, value: SecretStr | None, told: ValidationInfo) -> SecretStr | None:
+        # one that is wrong is not among the data, and is told of itself
+        if value is not None and "database_url" in told.data and told.data["database_url"] is None:
+            raise ValueError("it stands beside DATABASE_URL, which is unset")
         return value
 
     @field_validator("database_schema")
@@ -87,6 +120,14 @@ class DatabaseSettings(BaseSettings):
                 "it must be the name of a schema: a letter or underscore, then letters, digits, underscores"
             )
         return value
+
+    def cutover_address(self) -> tuple[str, str] | None:
+        """Return what the cutover connects to, and the setting that says so; None means the embedded server."""
+        if self.database_direct_url is not None:
+            return self.database_direct_url.get_secret_value(), "DATABASE_DIRECT_URL"
+        if self.database_url is not None:
+            return self.database_url.get_secret_value(), "DATABASE_URL"
+        return None
 
 
 class Settings(DatabaseSettings):
@@ -136,8 +177,8 @@ class Settings(DatabaseSettings):
     """How clients reach the server; used in metadata and challenges."""
     required_typ: str | None = None
     """Header `typ` a token must have, `at+jwt` say."""
-    required_scope: Listed = ()
-    """Scopes every token must have."""
+    required_scope: Scopes = ()
+    """Scopes every token must have, with commas or spaces between."""
     accept_id_tokens: bool = False
     """Also accept OpenID Connect id_tokens."""
     provision_machine_tokens: bool = False
@@ -198,6 +239,20 @@ class Settings(DatabaseSettings):
                     decoded = b""
                 if not decoded:
                     raise ValueError("for the scheme standard it must be base64, after whsec_ as a rule")
+        return value
+
+    @field_validator("idp_directory_password", "idp_directory_api_key", "better_auth_secret")
+    @classmethod
+    def _is_not_blank(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and not value.get_secret_value().strip():
+            raise ValueError("it is set, and blank")
+        return value
+
+    @field_validator("required_scope")
+    @classmethod
+    def _are_scopes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [scope for scope in value if not _SCOPE.match(scope)]:
+            raise ValueError(f"{', '.join(wrong)} cannot be a scope: ASCII without quotes and backslashes")
         return value
 
     @field_validator("idp_directory_url")
@@ -283,6 +338,10 @@ def load(kind: Callable[..., _S], env_file: Path | str | None = ".env") -> _S:
     """
     try:
         return kind(_env_file=env_file)
+    except UnicodeDecodeError:
+        raise SettingsError((f"{env_file}: it is not UTF-8; save it as that.",)) from None
+    except OSError as error:
+        raise SettingsError((f"{env_file}: it cannot be read: {error.strerror}.",)) from None
     except ValidationError as error:
         raise SettingsError(
             tuple(dict.fromkeys(_sentence(fault) for fault in error.errors(include_input=False)))

@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import IO
 
 import httpx
 
@@ -73,7 +74,7 @@ def running(folder: Path, program: tuple[str, ...] = GRANIAN, **settings: str) -
     with TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
         process = subprocess.Popen(command, env=environment(**settings), cwd=folder, stdout=log, stderr=log)
         try:
-            _wait_until_it_answers(process, f"http://127.0.0.1:{port}{settings.get('PATH_PREFIX', '')}/livez")
+            _wait_until_it_answers(process, f"http://127.0.0.1:{port}{settings.get('PATH_PREFIX', '')}/livez", log)
             yield f"http://127.0.0.1:{port}"
         finally:
             process.terminate()
@@ -88,13 +89,15 @@ def running(folder: Path, program: tuple[str, ...] = GRANIAN, **settings: str) -
     assert not traceback, before[-_SHOWN:] + traceback + after[:_SHOWN]
 
 
-def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str) -> None:
+def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, log: IO[str]) -> None:
     deadline = time.monotonic() + 30
     while True:
         try:
             httpx.get(url).raise_for_status()
             return
         except httpx.HTTPError:
-            assert process.poll() is None, "the server ended; what it said is below"
+            if process.poll() is not None:
+                log.seek(0)
+                raise AssertionError(f"the server ended: {log.read()[-_SHOWN:]}") from None
             assert time.monotonic() < deadline, "the server does not start; what it said is below"
             time.sleep(0.05)

@@ -1,7 +1,7 @@
 """GET, PATCH and DELETE /me: the shadow row of whoever is asking, as the clients of the old backend read it.
 
 The promise: the provider's fields are read here and never written; what a body names and this API cannot do is an
-error that names it, not silence.
+error that names it, not silence. What a client read it can send back: that is no change.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Annotated, Any
 from litestar import Controller, Request, delete, get, patch
 from litestar.datastructures import CacheControlHeader
 from litestar.di import NamedDependency
+from litestar.openapi.spec import OpenAPIType
 from litestar.params import JSONBody
 from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -31,21 +32,38 @@ Time = Annotated[str, Meta(extra_json_schema={"extra": {"format": "date-time"}})
 # The patterns are in the document, and checked here: what a library says of them nobody understands. Python's `$` would
 # let a last newline pass; (?![\s\S]) means the end in every dialect.
 _NAME = r"^[^\u0000]*[^\s\u0000][^\u0000]*(?![\s\S])"
-_IMAGE = r"^https?://[^\s\u0000-\u001f\u007f]+(?![\s\S])"
+_IMAGE = r"^(https?://[^\s\u0000-\u001f\u007f]+)?(?![\s\S])"
 _LONGEST_NAME, _LONGEST_IMAGE = 255, 2_048
+_AS_READ = "What GET shows is taken back as it is, whatever it is"
+# `object`, and the type in the document alone: who sends null for a field of the provider's is to hear whose it is.
 Name = Annotated[
-    str,
+    object,
     Meta(
         examples=["Ada Lovelace"],
-        extra_json_schema={"extra": {"min_length": 1, "max_length": _LONGEST_NAME, "pattern": _NAME}},
+        extra_json_schema={
+            "extra": {
+                "type": OpenAPIType.STRING,
+                "min_length": 1,
+                "max_length": _LONGEST_NAME,
+                "pattern": _NAME,
+                "description": f"{_AS_READ}.",
+            }
+        },
     ),
 ]
 """With something in it that can be seen, and without the NUL that PostgreSQL cannot hold."""
 ImageURL = Annotated[
-    str,
+    object,
     Meta(
         examples=["https://example.com/ada.png"],
-        extra_json_schema={"extra": {"max_length": _LONGEST_IMAGE, "pattern": _IMAGE}},
+        extra_json_schema={
+            "extra": {
+                "type": [OpenAPIType.STRING, OpenAPIType.NULL],
+                "max_length": _LONGEST_IMAGE,
+                "pattern": _IMAGE,
+                "description": f"Empty means null. {_AS_READ}.",
+            }
+        },
     ),
 ]
 Mirrored = Annotated[object, Meta(extra_json_schema={"extra": {"read_only": True}})]
@@ -104,16 +122,20 @@ class Deleted(Struct):
 
 
 class ProfileEdit(Struct, rename="camel", forbid_unknown_fields=True):
-    """What PATCH takes: what is left out stays as it is. `name` and `image` only where the app owns them."""
+    """What PATCH takes: what is left out stays as it is. `name` and `image` only where the app owns them.
+
+    The provider's word was taken where this API is stricter (no name, an image that is no address on the web), so a
+    value is checked only if it is another than the one that is shown.
+    """
 
     onboarding_completed_at: Time | UnsetType | None = UNSET
     name: Name | UnsetType = UNSET
-    image: ImageURL | UnsetType | None = UNSET
+    image: ImageURL | UnsetType = UNSET
     email: Mirrored | UnsetType = UNSET
     email_verified: Mirrored | UnsetType = UNSET
 
-    def changes(self, app_owned: frozenset[str], account_url: str | None) -> Edit:
-        """Return the columns to write.
+    def changes(self, user: ShadowUser, app_owned: frozenset[str], account_url: str | None) -> Edit:
+        """Return the columns to write: those whose value is another than the user's.
 
         Raises:
             IdentityField: the body names a field that the provider owns.
@@ -123,13 +145,16 @@ class ProfileEdit(Struct, rename="camel", forbid_unknown_fields=True):
         for field, value in mirrored.items():
             if value is not UNSET and field not in app_owned:
                 raise errors.IdentityField(field, account_url)
-        changes: Edit = {}
-        if self.onboarding_completed_at is not UNSET:
-            changes["onboarding_completed_at"] = parse_time("onboardingCompletedAt", self.onboarding_completed_at)
-        if self.name is not UNSET:
+        shown, changes = UserView.of(user), Edit()
+        done = self.onboarding_completed_at
+        if done is not UNSET and done != shown.onboarding_completed_at:
+            changes["onboarding_completed_at"] = parse_time("onboardingCompletedAt", done)
+        if self.name is not UNSET and self.name != shown.name:
             changes["name"] = _checked_name(self.name)
-        if self.image is not UNSET:
-            changes["image"] = None if self.image is None else _checked_image(self.image)
+        if self.image is not UNSET and self.image != shown.image:
+            image = _checked_image(self.image)
+            if image != shown.image:
+                changes["image"] = image
         return changes
 
 
@@ -168,12 +193,22 @@ class MeController(Controller):
         profile: NamedDependency[Profile],
     ) -> Me:
         """Change the fields that the app owns; a field of the provider's is refused, with where to change it."""
-        changes = data.changes(profile.rules.app_owned, profile.account_url)
+        changes = data.changes(user, profile.rules.app_owned, profile.account_url)
         return Me(UserView.of(await edit(database, user.id, changes) if changes else user))
 
     @delete(summary="Delete the user", status_code=200, responses=answers(*_COMMON, errors.ForeignOrigin))
-    async def remove(self, user: NamedDependency[ShadowUser], database: NamedDependency[AsyncEngine]) -> Deleted:
-        """Soft-delete the user: from then on every token of theirs is answered with 403 `account_deleted`."""
+    async def remove(
+        self,
+        principal: NamedDependency[Principal],
+        user: NamedDependency[ShadowUser],
+        database: NamedDependency[AsyncEngine],
+    ) -> Deleted:
+        """Soft-delete the user: from then on every token of theirs is answered with 403 `account_deleted`.
+
+        An API key or another machine's token cannot do it.
+        """
+        if principal.kind == "machine":
+            raise errors.InsufficientScope("A machine's token cannot delete an account; a person's can.")
         await soft_delete(database, user.id)
         return Deleted(success=True)
 
@@ -215,18 +250,20 @@ def iso(moment: datetime) -> str:
     return utc.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
 
 
-def _checked_name(name: str) -> str:
-    if len(name) > _LONGEST_NAME or not re.match(_NAME, name):
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME or not re.match(_NAME, name):
         raise errors.InvalidEdit(
             f"name must have 1 to {_LONGEST_NAME} characters, at least one of them visible, and no NUL.", field="name"
         )
     return name
 
 
-def _checked_image(url: str) -> str:
-    if len(url) > _LONGEST_IMAGE or not re.match(_IMAGE, url):
+def _checked_image(url: object) -> str | None:
+    if url is None or url == "":
+        return None
+    if not isinstance(url, str) or len(url) > _LONGEST_IMAGE or not re.match(_IMAGE, url):
         raise errors.InvalidEdit(
-            f"image must be null or an http:// or https:// address of at most {_LONGEST_IMAGE:,} characters, "
+            f"image must be null, empty, or an http:// or https:// address of at most {_LONGEST_IMAGE:,} characters, "
             "without spaces.",
             field="image",
         )

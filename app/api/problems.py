@@ -4,6 +4,7 @@
     ShadowError                                    its line of `TABLE`
     Litestar's HTTPException                       its status; a body that does not validate is 422
     the database cannot be had, or not in time     503 with Retry-After
+    it is read only, or the role may not           the same; what to GRANT goes to the log
     anything else                                  500; what it was goes to the log, never to the client
 
 The promise: every answer that is not a success is one of these, and none holds a token, a statement or a traceback.
@@ -30,6 +31,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from app import errors
 from app.api.challenge import Challenge
 from app.api.methods import allow
+from app.db import privilege_wanted
 
 _log = logging.getLogger(__name__)
 
@@ -95,8 +97,10 @@ _OF_HTTP: Mapping[int, tuple[str, str]] = {
 }
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _JSON = re.compile(r"application/([A-Za-z0-9.-]+\+)?json", re.IGNORECASE)
-_DOWN = ("08", "28", "3D", "53", "57", "58")
-"""SQLSTATE classes of a server that cannot be reached, refuses the role, is full, shutting down or gave up in time."""
+_READ_ONLY = "25006"
+_DOWN = ("08", "25P03", "25P04", _READ_ONLY, "28", "3D", "53", "57", "58")
+"""Beginnings of SQLSTATEs of a server that cannot be reached, is read only, refuses the role, is full, shutting down or
+gave up in time. The rest of class 25 are mistakes of a program."""
 
 
 def problem_response(
@@ -122,7 +126,11 @@ class Problems:
         if is_database_down(error):
             cause = error.orig if isinstance(error, DBAPIError) else error  # its own message would add the statement
             _log.error("database unavailable: %s: %s", type(cause).__name__, cause)
-            error = errors.DatabaseUnreachable("The database cannot be reached at the moment.")
+            at_fault = "takes no changes" if getattr(cause, "sqlstate", None) == _READ_ONLY else "cannot be reached"
+            error = errors.DatabaseUnreachable(f"The database {at_fault} at the moment.")
+        elif isinstance(error, DBAPIError) and (wanted := privilege_wanted(error)) is not None:
+            _log.error("database unavailable: %s", wanted)
+            error = errors.DatabaseUnreachable("The database does not let the server do this.")
         if isinstance(error, errors.ShadowError) and (found := _row(type(error))) is not None:
             return self._answer_ours(request, error, *found)
         if isinstance(error, HTTPException) and error.status_code != HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -182,15 +190,18 @@ class StrictRequest(Request[Any, Any, Any]):
 
 
 def answers(*kinds: type[errors.ShadowError] | int) -> dict[int, ResponseSpec]:
-    """Return the OpenAPI `responses` of a route that may answer with these errors, besides 500.
+    """Return the OpenAPI `responses` of a route that may answer with these errors, besides 400 and 500.
+
+    Any request may be answered with 400: one whose Host is none, say.
 
     Args:
         kinds: errors, or statuses of Litestar's own.
     """
-    told: dict[int, list[str]] = {500: ["Internal server error"]}
+    told: dict[int, list[str]] = {400: [_OF_HTTP[400][1]], 500: ["Internal server error"]}
     for kind in kinds:
         status, title = (kind, _OF_HTTP[kind][1]) if isinstance(kind, int) else TABLE[kind]
-        told.setdefault(int(status), []).append(title)
+        if title not in (titles := told.setdefault(int(status), [])):
+            titles.append(title)
     return {
         status: ResponseSpec(Problem, generate_examples=False, description="; ".join(titles), media_type=MEDIA_TYPE)
         for status, titles in sorted(told.items())
@@ -243,13 +254,13 @@ def is_database_down(error: BaseException) -> bool:
         case errors.DatabaseUnreachable():
             return True
         case DBAPIError():
-            return error.connection_invalidated or str(getattr(error.orig, "sqlstate", None))[:2] in _DOWN
+            return error.connection_invalidated or str(getattr(error.orig, "sqlstate", None)).startswith(_DOWN)
         case PoolTimeout():
             return True
         case SQLAlchemyError():
             return False
         case asyncpg.PostgresError():  # unwrapped: while connecting
-            return str(error.sqlstate)[:2] in _DOWN
+            return str(error.sqlstate).startswith(_DOWN)
         case asyncpg.InterfaceError() | OSError():
             return True
     return False

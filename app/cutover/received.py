@@ -37,6 +37,7 @@ def creation(schema: str, snapshot: Snapshot, users: Table | None) -> Step:
     received_at timestamp with time zone NOT NULL DEFAULT now(),
     outcome text NOT NULL
 )""",
+            f"CREATE INDEX {EVENTS}_sub_idx ON {events} (sub)",
             f"COMMENT ON TABLE {events} IS 'Events of the identity provider that came: none is applied twice.'",
             f"""CREATE TABLE {standing} (
     id character varying(255) PRIMARY KEY,

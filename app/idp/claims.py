@@ -61,6 +61,8 @@ class Claims:
     email_verified: bool | None = None
     name: str | None = None
     image: str | None = None
+    without_image: bool = False
+    """Whether the provider says that there is no picture."""
     disabled: bool = False
     """Banned or deactivated at the provider."""
     scopes: frozenset[str] = frozenset()
@@ -143,6 +145,8 @@ class ClaimRules:
             email_verified=None if email is None else read_email_verified(payload),
             name=read_name(payload),
             image=read_image(payload),
+            # a token that leaves a claim out may say null; one that holds the whole row of Better Auth's means it
+            without_image="emailVerified" in payload and says_no_image(payload),
             disabled=read_disabled(payload, now),
             scopes=scopes,
             roles=read_roles(payload),
@@ -310,12 +314,21 @@ def read_roles(members: _Members) -> frozenset[str]:
 def read_permissions(members: _Members) -> Mapping[str, frozenset[str]]:
     """Return `permissions`, a map from an entity to the list of actions granted on it; read-only.
 
+    What Auther's `abac_required` names as well depends on conditions that only the provider can judge, at the moment of
+    the request; a token does not grant it.
+
     Auth0's form is a list of strings without entities (`read:invoices` is one name there): they come under the key "".
     """
-    value = members.get("permissions")
+    value, conditional = members.get("permissions"), members.get("abac_required")
     granted = value if isinstance(value, dict) else {"": value}
-    found = ((entity, _words(actions, None)) for entity, actions in granted.items())
-    return MappingProxyType({entity: frozenset(actions) for entity, actions in found if actions})
+    conditions = conditional if isinstance(conditional, dict) else {}
+
+    def left(entity: str) -> frozenset[str]:
+        # what is granted on every invoice under a condition is not granted on one of them without
+        withheld = {*_words(conditions.get(entity), None), *_words(conditions.get(entity.rpartition(":")[0]), None)}
+        return frozenset(_words(granted[entity], None)) - withheld
+
+    return MappingProxyType({entity: actions for entity in granted if (actions := left(entity))})
 
 
 def says_no_image(members: _Members) -> bool:

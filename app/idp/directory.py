@@ -4,9 +4,9 @@
     better-auth    every user  GET admin/get-user?id=           an admin's session, signed in again on 401
     auther         nothing     GET api/admin/users/{id}         an exchanged API key, renewed before it expires
 
-The promise: "the provider does not know this user" is said only where the provider itself said so of that one id; what
-is malformed, forbidden, or answered by something else is a `DirectoryFailed`, never an empty list. No message holds a
-password, a key, a cookie or a token.
+The promise: "the provider does not know this user" is said only where an answer for that one id says so, in the
+provider's own form; what is malformed, forbidden, or in another form is a `DirectoryFailed`, never an empty list. No
+message holds a password, a key, a cookie or a token.
 """
 
 from __future__ import annotations
@@ -70,7 +70,8 @@ class Entry:
 
     sub: str
     state: Literal["known", "unknown", "unclear"]
-    """Unknown: a 404 of the provider for this id. Unclear: it fails at this id, or answers with another user's."""
+    """Unknown: a 404 for this id, of the provider as far as one answer can tell. Unclear: it fails at this id, or
+    answers with another user's."""
     members: Mapping[str, object]
     """The user's members as the provider spells them; empty unless known."""
     read_at: datetime
@@ -188,6 +189,8 @@ class _Finding(ABC):
 
     async def find(self, sub: str) -> Entry:
         """Ask for one user; only a 404 that the provider itself gives for that id says that there is none.
+
+        What stands in front of it may answer just so: who acts on an answer asks for one who is known as well.
 
         Raises:
             DirectoryFailed: it does not answer, or fails at whomever it is asked for.
@@ -341,7 +344,7 @@ class AutherDirectory(_Finding):
             headers = {"Authorization": f"Bearer {self._token}", "Accept": "application/json"}
             answer = await self._http.ask("GET", url, headers=headers, failures=3)
             if answer.status != httpx.codes.UNAUTHORIZED:
-                # What stands in front of an API says 404 as well, and seldom in JSON.
+                # What stands in front of an API says 404 as well, seldom in JSON; that some do is for who acts on it.
                 return answer, answer.members is not None
             self._ends = float("-inf")
         raise DirectoryFailed(f"{self._base}/api/admin/users does not accept the token it was just given.")

@@ -14,29 +14,32 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from enum import StrEnum
+from functools import partial
 from typing import Literal
 
-from sqlalchemy import update
+from sqlalchemy import select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from app.idp.claims import read_ban_end, read_disabled
+from app.idp.claims import read_ban_end, read_disabled, read_email_verified
 from app.idp.events import IdpEvent
 from app.users.erasure import Blocked, erase_row
-from app.users.identity import AddressLost, Identity, ShadowRules, ShadowUser, placeholder
+from app.users.identity import AddressLost, Identity, ShadowRules, ShadowUser
 from app.users.model import ReceivedEvent, Standing, User
 from app.users.rows import (
     Overtaken,
     add,
+    as_read,
     change,
     confirm,
-    contest,
+    fitting,
     follow,
+    hold,
     live,
     lock_addresses,
-    older,
     persistently,
     read,
     tell,
@@ -46,6 +49,9 @@ from app.users.rows import (
 _log = logging.getLogger(__name__)
 
 OnDeleted = Literal["soft", "erase"]
+
+
+_Fit = Callable[[Identity], Identity]
 
 
 class Outcome(StrEnum):
@@ -77,10 +83,10 @@ async def apply_event(engine: AsyncEngine, event: IdpEvent, rules: ShadowRules, 
         Contended, NotMigrated: see there; then, and after any other error, nothing was recorded.
     """
 
-    async def attempt(connection: AsyncConnection) -> tuple[Outcome, AddressLost | None]:
+    async def attempt(connection: AsyncConnection, fit: _Fit) -> tuple[Outcome, AddressLost | None]:
         if not await _record(connection, event):
             return Outcome.deduped, None
-        outcome, lost = await _apply(connection, event, rules, on_deleted)
+        outcome, lost = await _apply(connection, event, rules, on_deleted, fit)
         if outcome is not Outcome.applied:
             mine = ReceivedEvent.id == event.id
             await connection.execute(update(ReceivedEvent).where(mine).values(outcome=outcome.value))
@@ -96,8 +102,8 @@ async def assert_identity(engine: AsyncEngine, stated: Identity, rules: ShadowRu
         Contended, NotMigrated: see there.
     """
 
-    async def attempt(connection: AsyncConnection) -> tuple[Outcome, AddressLost | None]:
-        return await _follow(connection, stated, rules)
+    async def attempt(connection: AsyncConnection, fit: _Fit) -> tuple[Outcome, AddressLost | None]:
+        return await _follow(connection, fit(stated), rules)
 
     return await _said(engine, attempt, rules)
 
@@ -109,7 +115,7 @@ async def mark_deleted(engine: AsyncEngine, sub: str, stated_at: datetime, on_de
         Contended, NotMigrated: see there.
     """
 
-    async def attempt(connection: AsyncConnection) -> tuple[Outcome, None]:
+    async def attempt(connection: AsyncConnection, _: _Fit) -> tuple[Outcome, None]:
         return await _delete(connection, sub, stated_at, on_deleted), None
 
     return await _said(engine, attempt, ShadowRules())
@@ -131,7 +137,7 @@ async def set_standing(
         Contended, NotMigrated: see there.
     """
 
-    async def attempt(connection: AsyncConnection) -> tuple[Outcome, None]:
+    async def attempt(connection: AsyncConnection, _: _Fit) -> tuple[Outcome, None]:
         return await _stand(connection, sub, disabled, until, stated_at), None
 
     return await _said(engine, attempt, ShadowRules())
@@ -139,14 +145,14 @@ async def set_standing(
 
 async def _said(
     engine: AsyncEngine,
-    attempt: Callable[[AsyncConnection], Awaitable[tuple[Outcome, AddressLost | None]]],
+    attempt: Callable[[AsyncConnection, _Fit], Awaitable[tuple[Outcome, AddressLost | None]]],
     rules: ShadowRules,
 ) -> Outcome:
-    async def once() -> tuple[Outcome, AddressLost | None]:
+    async def once(fit: _Fit) -> tuple[Outcome, AddressLost | None]:
         async with transaction(engine) as connection:
-            return await attempt(connection)
+            return await attempt(connection, fit)
 
-    outcome, lost = await persistently(once)
+    outcome, lost = await fitting(lambda fit: persistently(lambda: once(fit)))
     tell(lost, rules)
     return outcome
 
@@ -165,7 +171,7 @@ async def _record(connection: AsyncConnection, event: IdpEvent) -> bool:
 
 
 async def _apply(
-    connection: AsyncConnection, event: IdpEvent, rules: ShadowRules, on_deleted: OnDeleted
+    connection: AsyncConnection, event: IdpEvent, rules: ShadowRules, on_deleted: OnDeleted, fit: _Fit
 ) -> tuple[Outcome, AddressLost | None]:
     if event.is_test or event.sub is None or event.kind == "other":
         return Outcome.ignored, None
@@ -178,7 +184,12 @@ async def _apply(
     if event.kind == "verified":
         outcome = await _verify(connection, stated)
     else:
+        if stated.email is None and (verified := read_email_verified(event.members)) is not None:
+            stated = await _of_known_address(connection, stated, verified)
+        stated = fit(stated)
         outcome, lost = await _follow(connection, stated, rules, returns=event.kind == "created")
+        if event.kind == "created":
+            outcome, lost = await _begin(connection, stated, outcome, lost)
     if (standing := standing_in(event.members, now)) is not None:
         stands = await _stand(connection, event.sub, *standing, event.stated_at or now)
         outcome = Outcome.applied if Outcome.applied in (outcome, stands) else outcome
@@ -192,24 +203,79 @@ async def _follow(
     return Outcome.applied if followed.changed else Outcome.unchanged, followed.lost
 
 
+async def _of_known_address(connection: AsyncConnection, stated: Identity, verified: bool) -> Identity:
+    """Return what an event that names no address says of the one that the row has; nobody changes it meanwhile."""
+    user = await read(connection, stated.sub, lock=True)
+    known = user.email if user is not None and user.deleted_at is None else None
+    return stated if known is None else replace(stated, email=known, email_verified=verified)
+
+
+async def _begin(
+    connection: AsyncConnection, stated: Identity, outcome: Outcome, lost: AddressLost | None
+) -> tuple[Outcome, AddressLost | None]:
+    """Let `created`, which may come last of all, say what nothing that came before it has said.
+
+    That is a name and an address where the row has none; and an event that verified the address, which came when there
+    was no row to verify it in, counts now.
+    """
+    user = await read(connection, stated.sub)
+    if user is None or user.deleted_at is not None:
+        return outcome, lost
+    if not user.name and stated.name:
+        user = await _write(connection, user, name=stated.name)
+        outcome = Outcome.applied
+    if user.email is None and stated.email is not None:
+        await lock_addresses(connection, {stated.address, user.stored_email})
+        followed = await hold(connection, stated, partial(_take, connection, user, stated))
+        user, lost = followed.user, followed.lost or lost
+        outcome = Outcome.applied if user.email is not None else outcome
+    if user.email is not None and user.email == stated.email and not user.email_verified:
+        verified = select(ReceivedEvent.id).where(
+            ReceivedEvent.sub == stated.sub,
+            ReceivedEvent.type == "user.verified",
+            ReceivedEvent.outcome == Outcome.unchanged.value,
+            ReceivedEvent.stated_at >= stated.stated_at,
+        )
+        if (await connection.execute(verified.limit(1))).one_or_none() is not None:
+            await _write(connection, user, email_verified=True)
+            outcome = Outcome.applied
+    return outcome, lost
+
+
+async def _take(connection: AsyncConnection, user: ShadowUser, stated: Identity, address: str) -> ShadowUser | None:
+    if address != stated.email:
+        return user  # another has it, by a newer statement
+    async with connection.begin_nested():
+        gets = {"email": address, "email_verified": bool(stated.email_verified)}
+        return await change(connection, User.id == user.id, as_read(user), **gets)
+
+
+async def _write(connection: AsyncConnection, user: ShadowUser, **values: object) -> ShadowUser:
+    written = await change(connection, User.id == user.id, as_read(user), **values)
+    if written is None:
+        raise Overtaken
+    return written
+
+
 async def _verify(connection: AsyncConnection, stated: Identity) -> Outcome:
     """Believe the row's address verified, unless another one was named."""
     user = await read(connection, stated.sub)
-    if (
-        user is None
-        or user.deleted_at is not None
-        or user.email is None
-        or stated.email not in (None, user.email)
-        or not stated.is_newer_than(user.identity_updated_at)
-    ):
+    address = user.email if user is not None and user.deleted_at is None else None
+    if stated.email not in (None, address):
+        return Outcome.ignored
+    if user is None or address is None or stated.stated_at is None:
+        return Outcome.unchanged
+    known, date = user.identity_updated_at, stated.stated_at
+    # it only adds: said in the same second as the address itself, it is said of that
+    if known is not None and date < _as_finely(known, date):
         return Outcome.unchanged
     if user.email_verified:
-        await confirm(connection, stated)
+        if stated.is_newer_than(known):
+            await confirm(connection, stated, user)
         return Outcome.unchanged
-    same = User.email == user.stored_email
-    date = stated.stated_at
+    later = date if known is None else max(known, date)
     if await change(
-        connection, live(stated.sub), older(stated), same, email_verified=True, identity_updated_at=date
+        connection, live(stated.sub), as_read(user), email_verified=True, identity_updated_at=later
     ) is None:  # fmt: skip
         raise Overtaken
     return Outcome.applied
@@ -220,8 +286,7 @@ async def _delete(connection: AsyncConnection, sub: str, stated_at: datetime, on
     await lock_addresses(connection, {silent.address})
     user = await read(connection, sub, lock=True)
     known = user.identity_updated_at if user else None
-    # events are dated in whole seconds, rows as finely as the provider says
-    if known is not None and stated_at < known.replace(microsecond=0):
+    if known is not None and stated_at < _as_finely(known, stated_at):
         return Outcome.unchanged
     # who deleted their account later than that stays deleted since then
     deleted_at = max(user.deleted_at, stated_at) if user and user.deleted_at else stated_at
@@ -234,23 +299,28 @@ async def _delete(connection: AsyncConnection, sub: str, stated_at: datetime, on
             return Outcome.applied
     if user is not None and _says_nothing(user) and (user.deleted_at, known) == (deleted_at, stated_at):
         return Outcome.unchanged
-    address, _ = await contest(connection, silent)
-    if user is None:
-        made = await add(connection, silent, address, deleted_at=deleted_at)
-    else:
-        made = await change(
-            connection, User.id == sub,
-            name="", email=address, email_verified=False, image=None,
-            deleted_at=deleted_at, identity_updated_at=stated_at,
-        )  # fmt: skip
-    if made is None:
-        raise Overtaken
+
+    async def anonymise(address: str) -> ShadowUser | None:
+        async with connection.begin_nested():
+            if user is None:
+                return await add(connection, silent, address, deleted_at=deleted_at)
+            return await change(
+                connection, User.id == sub,
+                name="", email=address, email_verified=False, image=None,
+                deleted_at=deleted_at, identity_updated_at=stated_at,
+            )  # fmt: skip
+
+    await hold(connection, silent, anonymise)
     return Outcome.applied
 
 
+def _as_finely(known: datetime, stated_at: datetime) -> datetime:
+    """Return a date of a row as finely as a statement's: events may be dated in whole seconds."""
+    return known if stated_at.microsecond else known.replace(microsecond=0)
+
+
 def _says_nothing(user: ShadowUser) -> bool:
-    said = (user.name, user.stored_email, user.email_verified, user.image)
-    return said == ("", placeholder(user.id), False, None)
+    return (user.name, user.email, user.email_verified, user.image) == ("", None, False, None)
 
 
 def standing_in(members: Mapping[str, object], now: datetime) -> tuple[bool, datetime | None] | None:

@@ -6,6 +6,7 @@ verified on the strength of another one.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -72,13 +73,15 @@ class Identity:
     image: str | None
     stated_at: datetime | None
     without_image: bool = False
-    """Whether it is said that there is no picture; tokens say so of what they leave out, and are not believed."""
+    """Whether it is said that there is no picture."""
 
     @classmethod
     def of(cls, claims: Claims) -> Identity:
         """Take what can be stored from a token's claims."""
         stated_at = None if claims.iat is None else datetime.fromtimestamp(claims.iat, UTC)
-        return cls._storing(claims.sub, claims.email, claims.email_verified, claims.name, claims.image, stated_at)
+        email, verified = claims.email, claims.email_verified
+        stated = cls._storing(claims.sub, email, verified, claims.name, claims.image, stated_at)
+        return replace(stated, without_image=claims.without_image)
 
     @classmethod
     def stated(cls, sub: str, members: Mapping[str, object], stated_at: datetime | None) -> Identity:
@@ -114,6 +117,14 @@ class Identity:
             image=_storable(image),
             stated_at=stated_at,
         )
+
+    def brief(self) -> Identity:
+        """Return it without what may be too long, or of characters that the app's own columns do not take."""
+        return replace(self, name=None, image=None)
+
+    def bare(self) -> Identity:
+        """Return it without an address, too."""
+        return replace(self.brief(), email=None, email_verified=None)
 
     @property
     def address(self) -> str:
@@ -152,9 +163,15 @@ class Identity:
         return changes
 
 
-def placeholder(sub: str) -> str:
-    """Return what stands in `email`, which is unique and not null, for a user whose address is not known."""
-    return f"{sub}@{PLACEHOLDER_DOMAIN}"
+def placeholder(sub: str, *, distinct: bool = False) -> str:
+    """Return what stands in `email`, which is unique and not null, for a user whose address is not known.
+
+    Args:
+        sub: the user.
+        distinct: one that also differs from those of ids that differ from this in case alone.
+    """
+    mark = f"+{hashlib.blake2b(sub.encode(), digest_size=4).hexdigest()}" if distinct else ""
+    return f"{sub}{mark}@{PLACEHOLDER_DOMAIN}"
 
 
 def is_placeholder(address: str) -> bool:

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import DateTime, Dialect, MetaData, String, Text, TypeDecorator, false, func
+from sqlalchemy import DateTime, Dialect, Index, MetaData, String, Text, TypeDecorator, false, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -76,6 +76,7 @@ class ReceivedEvent(Base):
     """An event of the provider that came. Nothing of what it said is kept, but for whom and when."""
 
     __tablename__ = "shadow_events"
+    __table_args__ = (Index(None, "sub"),)
 
     id: Mapped[str] = mapped_column(String(255), primary_key=True)
     """The delivery's own, the same on every retry."""

@@ -3,7 +3,7 @@
     the list, page by page ──▶ compared by id ──▶ same | differ | missing | disabled | enabled | deleted here
     whoever has a row and was not in it ──▶ asked for, one by one
         the provider knows them ──▶ compared as above
-        a 404 for that very id  ──▶ gone
+        a 404 for that very id  ──▶ asked for again, between one who was known and has to be it still ──▶ gone
         it cannot say           ──▶ unclear, left alone
     brakes ──▶ whoever is gone is deleted
 
@@ -11,7 +11,8 @@ Every write is that of an event (`app.users.events`), in a transaction of its ow
 what a token or a webhook says meanwhile stands, and a run that was killed is finished by running it again.
 
 The promise: who is not in the list is not therefore deleted, nobody is deleted before everybody was read, and not one
-if the list was empty, does not add up, or would take more than `BRAKE` percent. A dry run writes nothing.
+if the list was empty, does not add up, or would take more than `BRAKE` percent; nor, without a person's number, while
+an old app may be in use, which has users the provider never heard of. A dry run writes nothing.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
-from sqlalchemy import Executable, func, select
+from sqlalchemy import Executable, func, select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.idp.directory import Directory, Entry
+from app.idp.directory import Directory, DirectoryFailed, Entry
 from app.users import rows
 from app.users.events import OnDeleted, Outcome, assert_identity, mark_deleted, set_standing, standing_in
 from app.users.identity import Identity, ShadowRules, ShadowUser
@@ -41,6 +42,12 @@ _CHUNK = 500
 _Standing = tuple[bool, datetime | None]
 """Whether the provider has shut a user out, and until when if that ends by itself."""
 _MIRRORED = ("name", "image", "email", "email_verified")
+_IS_VIEW = text("SELECT relkind = 'v' FROM pg_class WHERE oid = to_regclass('users')")
+_IS_READABLE = text(
+    "SELECT has_table_privilege(oid, 'SELECT') FROM pg_class WHERE oid = to_regclass('shadow_alembic_version')"
+)
+_REVISION = text("SELECT version_num FROM shadow_alembic_version")
+_ADOPTED = "0001_adopt"
 
 
 class Kind(StrEnum):
@@ -80,7 +87,10 @@ class Course:
     rules: ShadowRules
     on_deleted: OnDeleted = "soft"
     allow_deletions: int | None = None
-    """How many may be deleted; None: `BRAKE` percent, and where machines have rows, which no provider lists, none."""
+    """How many may be deleted; None: `BRAKE` percent, and none where machines have rows, which no provider lists, or an
+    old app may."""
+    takes_old_sessions: bool = False
+    """Whether the server takes the sessions of an old app, which therefore is in use."""
 
 
 @dataclass(slots=True)
@@ -148,8 +158,8 @@ async def reconcile(
     run = _Run(engine, directory, course, observe)
     await run.read_list()
     if (refusal := run.list_fault()) is None:
-        gone = await run.ask_for_the_others()
-        refusal = run.brake(gone)
+        gone = await run.ask_again(await run.ask_for_the_others())
+        refusal = run.brake(gone, await run.old_app() if gone else None)
         if course.execute and refusal is None:
             await run.delete(gone)
     run.result.refusal = refusal
@@ -163,6 +173,8 @@ class _Run:
         self._course = course
         self._observe = observe
         self._met: set[str] = set()
+        self._known: str | None = None
+        """One whom the provider knew."""
         self._whole = True
         self.result = Reconciliation(executed=course.execute)
 
@@ -196,7 +208,7 @@ class _Run:
         return None
 
     async def ask_for_the_others(self) -> list[Entry]:
-        """Ask for each who has a row and was not in the list; return those whom the provider does not know."""
+        """Ask for each who has a row and was not in the list; return those whom the provider seems not to know."""
         gone: list[Entry] = []
         looked_at, live = 0, await self._count_live()
         async for subs in self._live_subs():
@@ -205,23 +217,82 @@ class _Run:
                     entry = await self._directory.find(sub)
                     if entry.state == "unknown":
                         gone.append(entry)
-                        self.result.note(Kind.GONE, Difference(sub))
-                    elif entry.state == "unclear":
-                        self.result.note(Kind.UNCLEAR, Difference(sub))
                     else:
-                        await self._compare((entry,))
+                        await self._take(entry)
                 looked_at += 1
                 self._observe("Asking for those it did not list", looked_at, live)
         return gone
 
-    def brake(self, gone: list[Entry]) -> str | None:
-        """Return why those who are gone must not be deleted."""
+    async def ask_again(self, seemed_gone: list[Entry]) -> list[Entry]:
+        """Ask once more for those whom the provider seems not to know; return those whom it still does not.
+
+        What stands in front of it may have begun to answer 404 in its place, for everybody.
+
+        Raises:
+            DirectoryFailed: so it is, for one who was known is no longer, before or after.
+        """
+        gone: list[Entry] = []
+        if self._known is None:  # then it is another provider, and nobody is deleted
+            gone = seemed_gone
+        elif seemed_gone:
+            await self._check(self._known)
+            for number, seen in enumerate(seemed_gone, 1):
+                entry = await self._directory.find(seen.sub)
+                if entry.state == "unknown":
+                    gone.append(entry)
+                else:
+                    await self._take(entry)
+                self._observe("Asking again for those it does not know", number, len(seemed_gone))
+            await self._check(self._known)
+        for entry in gone:
+            self.result.note(Kind.GONE, Difference(entry.sub))
+        return gone
+
+    async def _check(self, known: str) -> None:
+        if (await self._directory.find(known)).state != "known":
+            raise DirectoryFailed(
+                "The provider knew a user, and now it does not: something in front of it may answer in its place. "
+                "Nobody was deleted. Look at what stands before IDP_DIRECTORY_URL, and run again."
+            )
+
+    async def _take(self, entry: Entry) -> None:
+        if entry.state == "known":
+            await self._compare((entry,))
+        else:
+            self.result.note(Kind.UNCLEAR, Difference(entry.sub))
+
+    async def old_app(self) -> str | None:
+        """Return why an old app may be in use on the same rows."""
+        if self._course.takes_old_sessions:
+            return "AUTH_MODE takes its sessions"
+        if any(await self._read(_IS_VIEW)):
+            return "users is a view of its table"
+        readable = await self._read(_IS_READABLE)
+        if readable == [False]:
+            return "how far the cutover went cannot be read: GRANT SELECT ON shadow_alembic_version"
+        if readable and await self._read(_REVISION) == [_ADOPTED]:
+            return f"the cutover stands at {_ADOPTED}"
+        return None
+
+    def brake(self, gone: list[Entry], old_app: str | None) -> str | None:
+        """Return why those who are gone must not be deleted.
+
+        Args:
+            gone: they.
+            old_app: why one may be in use.
+        """
         if not gone:
             return None
         if not self._met:
             return "The provider knows not one of the users here: that is another provider, or another kind of id."
         allowed = self._course.allow_deletions
         if allowed is None:
+            if old_app is not None:
+                return (
+                    f"{len(gone):,} would be deleted, and an old app may be in use on the same rows ({old_app}): who "
+                    "signs up there, no provider knows, and what hangs on them, their sessions say, would go along. "
+                    f"Look at them; --allow-deletions {len(gone)} deletes them."
+                )
             if self._course.rules.provision_machines:
                 return (
                     f"{len(gone):,} would be deleted, and machines have rows here (PROVISION_MACHINE_TOKENS), which "
@@ -247,6 +318,7 @@ class _Run:
     async def _compare(self, entries: Iterable[Entry]) -> None:
         new = {entry.sub: entry for entry in entries if entry.sub not in self._met}
         self._met.update(new)
+        self._known = next(reversed(new), self._known)
         users, shut_out = await self._look_up(new)
         for sub, entry in new.items():
             await self._follow(entry, users.get(sub), shut_out.get(sub, (False, None)))

@@ -37,9 +37,11 @@ _LOCK_SPACE = 0x5AD0
 _ATTEMPTS = 12
 _LONGEST_PAUSE = 0.1
 _UNIQUE_VIOLATION = "23505"
-_PASSING = frozenset({_UNIQUE_VIOLATION, "40001", "40P01", "0A000"})
-"""SQLSTATEs that another try may not meet: unique violation, serialization failure, deadlock, and the cached plan of a
-statement whose table was altered meanwhile."""
+_PASSING = frozenset({_UNIQUE_VIOLATION, "40001", "40P01", "55P03", "0A000"})
+"""SQLSTATEs that another try may not meet: unique violation, serialization failure, deadlock, a lock not had within the
+lock_timeout of role or database, and the cached plan of a statement whose table was altered meanwhile."""
+_UNFIT = frozenset({"22001", "22021", "22P05"})
+"""SQLSTATEs of a text that a column cannot hold: too long, or of characters that the encoding does not have."""
 _UNSHAPED = frozenset({"42P01", "42703", "3F000", "42883"})
 """SQLSTATEs of a database without our tables: no such table, column, schema; ids that do not compare with text."""
 
@@ -131,6 +133,12 @@ def older(stated: Identity) -> ColumnElement[bool]:
     return or_(known.is_(None), known < stated.stated_at)
 
 
+def as_read(user: ShadowUser) -> ColumnElement[bool]:
+    """Match the row only while nobody has stated anything since it was read, nor taken its address."""
+    known = User.identity_updated_at.is_not_distinct_from(user.identity_updated_at)
+    return known & (COLUMNS[2] == user.stored_email)
+
+
 def user_of(row: Row[*tuple[Any, ...]] | None) -> ShadowUser | None:
     """Return what COLUMNS selected."""
     return None if row is None else ShadowUser(*row)
@@ -176,14 +184,14 @@ async def follow(
         if user is not None and "email" in changes and user.stored_email not in locked:
             raise Overtaken
     if user is None:
-        return await _hold(connection, stated, lambda address: add(connection, stated, address))
+        return await hold(connection, stated, lambda address: add(connection, stated, address))
     if not changes:
         if dates and user.deleted_at is None and stated.is_newer_than(user.identity_updated_at):
-            await confirm(connection, stated)
+            await confirm(connection, stated, user)
         return Followed(user, changed=False)
     mine = User.id == stated.sub
     state = User.deleted_at.is_(None) if user.deleted_at is None else User.deleted_at < stated.stated_at
-    where = (mine, state, older(stated))
+    where = (mine, state, older(stated), as_read(user))
     if "email" not in changes:
         return _written(await change(connection, *where, **changes))
 
@@ -192,7 +200,7 @@ async def follow(
         async with connection.begin_nested():
             return await change(connection, *where, **(changes | gets))
 
-    return await _hold(connection, stated, move)
+    return await hold(connection, stated, move)
 
 
 def _changes(user: ShadowUser | None, stated: Identity, rules: ShadowRules, returns: bool) -> dict[str, Any]:
@@ -208,21 +216,26 @@ def _changes(user: ShadowUser | None, stated: Identity, rules: ShadowRules, retu
     return changes | {"deleted_at": None, "identity_updated_at": stated.stated_at}
 
 
-async def confirm(connection: AsyncConnection, stated: Identity) -> None:
+async def confirm(connection: AsyncConnection, stated: Identity, user: ShadowUser) -> None:
     """Note when the row was last said to be right; nothing that anybody sees of it changes."""
-    await change(
-        connection, live(stated.sub), older(stated),
+    confirmed = await change(
+        connection, live(stated.sub), older(stated), as_read(user),
         identity_updated_at=stated.stated_at, updated_at=User.updated_at,
     )  # fmt: skip
+    if confirmed is None:
+        raise Overtaken
 
 
-async def _hold(
+async def hold(
     connection: AsyncConnection, stated: Identity, write: Callable[[str], Awaitable[ShadowUser | None]]
 ) -> Followed:
     """Write the row with the stated address, or with a placeholder if a newer assertion holds the address.
 
     To the app's index addresses that differ in case may be the same. It is not asked whether there is one: if the row
     cannot be written again and again though nobody has that very address, it is what stands in the way.
+
+    Raises:
+        Overtaken: to be tried again, in another transaction.
     """
     lost = None
     for folded in (False, False, True):
@@ -254,16 +267,34 @@ async def contest(
         connection: in a `transaction` that has locked the address.
         stated: who asserts which address, and when.
         folded: whether an address that differs in case is the same.
+
+    Raises:
+        Overtaken: to be tried again, in another transaction.
     """
+    if folded and stated.email is None:
+        return await _free(connection, stated.sub), None
     same = func.lower(User.email) == func.lower(stated.address) if folded else User.email == stated.address
     held = (same, User.id != stated.sub)
     holder = user_of((await connection.execute(select(*COLUMNS).where(*held).limit(1))).one_or_none())
     if holder is None:
         return stated.address, None
     if stated.email is not None and not stated.is_newer_than(holder.identity_updated_at):
-        return placeholder(stated.sub), AddressLost(loser=stated.sub, winner=holder.id)
-    await change(connection, User.id == holder.id, same, email=placeholder(holder.id), email_verified=False)
+        theirs = await _free(connection, stated.sub) if folded else placeholder(stated.sub)
+        return theirs, AddressLost(loser=stated.sub, winner=holder.id)
+    if await change(
+        connection, User.id == holder.id, same, as_read(holder),
+        email=await _free(connection, holder.id) if folded else placeholder(holder.id), email_verified=False,
+    ) is None:  # fmt: skip
+        raise Overtaken
     return stated.address, AddressLost(loser=holder.id, winner=stated.sub)
+
+
+async def _free(connection: AsyncConnection, sub: str) -> str:
+    """Return the user's placeholder; a distinct one, where that of another id is the same but for its case."""
+    plain = placeholder(sub)
+    others = select(User.id).where(func.lower(User.email) == func.lower(plain), User.id != sub).limit(1)
+    taken = (await connection.execute(others)).one_or_none() is not None
+    return placeholder(sub, distinct=True) if taken else plain
 
 
 async def lock_addresses(connection: AsyncConnection, addresses: Iterable[str]) -> None:
@@ -307,6 +338,32 @@ async def persistently(attempt: Callable[[], Awaitable[_T]]) -> _T:
         _log.debug("attempt %d of %d: %s", number, _ATTEMPTS, reason)
         await asyncio.sleep(random.SystemRandom().uniform(0, _LONGEST_PAUSE * number / _ATTEMPTS))
     raise Contended("The row is being changed by others; try again in a moment.")
+
+
+async def fitting(run: Callable[[Callable[[Identity], Identity]], Awaitable[_T]]) -> _T:
+    """Run with what was stated; again without name and image, and without address, where a column cannot hold them.
+
+    What is merely mirrored never refuses a token: an app whose own columns are narrow, or whose encoding lacks a
+    character, goes without.
+
+    Args:
+        run: is given what makes a statement fit; its transaction is rolled back when it fails.
+
+    Raises:
+        NotMigrated: the id itself does not fit.
+    """
+    for fit in (_as_it_is, Identity.brief, Identity.bare):
+        try:
+            return await run(fit)
+        except DBAPIError as error:
+            if sqlstate(error) not in _UNFIT:
+                raise
+            _log.warning("something that was stated of a user does not fit into a column of users: %s", sqlstate(error))
+    raise NotMigrated("The users table cannot hold this id: its column is too narrow, or of another type.")
+
+
+def _as_it_is(stated: Identity) -> Identity:
+    return stated
 
 
 def sqlstate(error: DBAPIError) -> str | None:

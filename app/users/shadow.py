@@ -15,21 +15,45 @@
 `settle` decides who has an address, in a transaction of its own: see `rows.follow`.
 
 The promise: any number of concurrent requests, identical or conflicting, leave one row a `sub` and one holder an
-address, and raise nothing but the errors named here; what a newer token said is never overwritten by an older one.
+address, and raise nothing but the errors named here; what a newer token changed is never overwritten by an older one.
+A token that changes nothing is not noted either, for nothing is written: one between it and the last change counts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import datetime
 from typing import Literal, TypedDict
 
-from sqlalchemy import func
+from sqlalchemy import func, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.errors import AccountDeleted, AccountDisabled, NoProfile
+from app.db import privilege_wanted
+from app.errors import AccountDeleted, AccountDisabled, DatabaseUnreachable, NoProfile
 from app.idp.claims import Claims
 from app.users.identity import Identity, ShadowRules, ShadowUser
-from app.users.rows import Overtaken, add, change, find, follow, live, older, persistently, read, tell, transaction
+from app.users.rows import (
+    Overtaken,
+    add,
+    as_read,
+    change,
+    confirm,
+    find,
+    fitting,
+    follow,
+    live,
+    older,
+    persistently,
+    read,
+    tell,
+    transaction,
+)
+
+_WRITABLE = text(
+    "SELECT current_setting('transaction_read_only') = 'on', "
+    "has_any_column_privilege('users', 'INSERT') AND has_any_column_privilege('users', 'UPDATE')"
+)
 
 
 class Edit(TypedDict, total=False):
@@ -51,10 +75,11 @@ async def provision(engine: AsyncEngine, claims: Claims, rules: ShadowRules) -> 
     """
     if claims.disabled:
         raise _disabled()
-    stated = Identity.of(claims)
+    whole = Identity.of(claims)
     made_by_token = claims.kind == "user" or (claims.kind == "machine" and rules.provision_machines)
 
-    async def attempt() -> ShadowUser:
+    async def attempt(fit: Callable[[Identity], Identity]) -> ShadowUser:
+        stated = fit(whole)
         user, disabled = await find(engine, stated.sub)
         if disabled:
             raise _disabled()
@@ -71,9 +96,14 @@ async def provision(engine: AsyncEngine, claims: Claims, rules: ShadowRules) -> 
             raise _deleted()
         if not made_by_token:
             return user
-        return await _refresh(engine, user, stated, rules)
+        refreshed = await _refresh(engine, user, stated, rules)
+        if stated is not whole and refreshed is user and whole.is_newer_than(user.identity_updated_at):
+            # what does not fit is not tried again with every request of the same token
+            async with transaction(engine) as connection:
+                await confirm(connection, whole, user)
+        return refreshed
 
-    return await persistently(attempt)
+    return await fitting(lambda fit: persistently(lambda: attempt(fit)))
 
 
 async def refresh(engine: AsyncEngine, user: ShadowUser, claims: Claims, rules: ShadowRules) -> ShadowUser:
@@ -120,13 +150,48 @@ async def soft_delete(engine: AsyncEngine, sub: str) -> None:
     await persistently(attempt)
 
 
-async def check_shape(engine: AsyncEngine) -> None:
-    """Look whether the database has the tables that the other functions need.
+class NotWritable(DatabaseUnreachable):
+    """The database is there, and takes no rows. `fault` says why, the message what to do."""
+
+    def __init__(self, fault: Literal["read_only", "not_permitted"], message: str) -> None:
+        super().__init__(message)
+        self.fault = fault
+
+
+async def check_shape(engine: AsyncEngine, *, writes: bool = True) -> None:
+    """Look whether the database has the tables that the other functions need, and would let them write.
+
+    Args:
+        engine: the database.
+        writes: whether they are to.
 
     Raises:
         NotMigrated: it has not.
+        NotWritable: it is read only, or the role may not.
     """
-    await persistently(lambda: find(engine, ""))
+    try:
+        await persistently(lambda: find(engine, ""))
+        if writes:
+            await persistently(lambda: _check_writable(engine))
+    except DBAPIError as error:
+        if (wanted := privilege_wanted(error)) is None:
+            raise
+        raise NotWritable("not_permitted", wanted) from error
+
+
+async def _check_writable(engine: AsyncEngine) -> None:
+    async with engine.connect() as connection:
+        await connection.execution_options(isolation_level="AUTOCOMMIT")
+        read_only, permitted = (await connection.execute(_WRITABLE)).one()
+    if read_only:
+        raise NotWritable(
+            "read_only", "The database is read only: a standby, or default_transaction_read_only is on for it."
+        )
+    if not permitted:
+        raise NotWritable(
+            "not_permitted",
+            "The role may not write users: GRANT SELECT, INSERT, UPDATE ON users to that of DATABASE_URL.",
+        )
 
 
 async def _insert(engine: AsyncEngine, stated: Identity) -> ShadowUser | None:
@@ -143,7 +208,7 @@ async def _refresh(engine: AsyncEngine, user: ShadowUser, stated: Identity, rule
     if "email" in changes:
         return await _settle(engine, stated, rules, "refreshed")
     async with engine.begin() as connection:
-        updated = await change(connection, live(stated.sub), older(stated), **changes)
+        updated = await change(connection, live(stated.sub), older(stated), as_read(user), **changes)
     if updated is None:
         raise Overtaken
     rules.wrote("refreshed")

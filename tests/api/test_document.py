@@ -15,9 +15,9 @@ ROUTES = {
     ("get", "/me"): {"200", "400", "401", "403", "500", "503"},
     ("patch", "/me"): {"200", "400", "401", "403", "413", "415", "422", "500", "503"},
     ("delete", "/me"): {"200", "400", "401", "403", "500", "503"},
-    ("get", "/livez"): {"200"},
-    ("get", "/readyz"): {"200", "503"},
-    ("get", "/metrics"): {"200", "500"},
+    ("get", "/livez"): {"200", "400", "500"},
+    ("get", "/readyz"): {"200", "400", "500", "503"},
+    ("get", "/metrics"): {"200", "400", "500"},
     ("get", "/.well-known/oauth-protected-resource"): {"200", "400", "500"},
 }
 
@@ -62,6 +62,9 @@ async def test_what_patch_takes_is_told_from_what_it_only_shows(document: dict[s
     properties = document["components"]["schemas"]["ProfileEdit"]["properties"]
     assert {name for name, told in properties.items() if told.get("readOnly")} == {"email", "emailVerified"}
     assert document["components"]["schemas"]["ProfileEdit"]["additionalProperties"] is False
+    for field, empty_too in (("name", False), ("image", True)):
+        assert bool(re.search(properties[field]["pattern"], "")) is empty_too
+        assert "What GET shows is taken back as it is" in properties[field]["description"]
     view = document["components"]["schemas"]["UserView"]
     assert view["properties"]["createdAt"] == {"type": "string", "format": "date-time"}
     assert set(view["required"]) == set(view["properties"])

@@ -16,6 +16,7 @@ from litestar import get, head, post, put
 from litestar.params import FromPath
 
 from app.api.me import iso, parse_time
+from app.db import create_engine
 from app.errors import InvalidEdit
 from tests.api.conftest import Serve
 from tests.api.provider import ISSUER, Provider
@@ -116,6 +117,12 @@ class TestChange:
                 assert (answer.status_code, problem["code"], problem["field"]) == (422, "identity_field", field)
                 assert "https://idp.example/account" in problem["detail"]
 
+    async def test_so_is_one_of_no_type_it_could_have(self, client: httpx.AsyncClient, provider: Provider) -> None:
+        for field in ("email", "emailVerified", "name", "image"):
+            for value in (None, 1, [], {"set": "x"}):
+                problem = (await self.change(client, provider, {field: value})).json()
+                assert (problem["status"], problem["code"], problem["field"]) == (422, "identity_field", field), value
+
     async def test_what_cannot_be_set_is_named(self, client: httpx.AsyncClient, provider: Provider) -> None:
         for field, value in (
             ("id", "eve"),
@@ -180,7 +187,7 @@ class TestChangeOfWhatTheAppOwns:
     async def test_they_must_be_good_for_something(self, serve: Serve, provider: Provider) -> None:
         names = ["", "  \n", "a\0b", "\0", "n" * 256, None, 1]
         images = [
-            "", "javascript:alert(1)", "data:image/png;base64,AA", "//x.example", "https://", "https://x.example/ a",
+            " ", "javascript:alert(1)", "data:image/png;base64,AA", "//x.example", "https://", "https://x.example/ a",
             "https://x.example/\n", "https://x.example/\0", "https://x.example/" + "a" * 2048, False,
         ]  # fmt: skip
         async with serve(app_owned_fields="name,image") as client:
@@ -194,16 +201,83 @@ class TestChangeOfWhatTheAppOwns:
             for body, said in (
                 ({"name": " "}, "1 to 255 characters, at least one of them visible"),
                 ({"name": "n" * 256}, "1 to 255 characters"),
-                ({"image": "x"}, "null or an http:// or https:// address"),
+                ({"image": "x"}, "null, empty, or an http:// or https:// address"),
             ):
                 detail = (await client.patch("/me", headers=provider.bearer(), json=body)).json()["detail"]
                 assert said in detail
                 assert "\\" not in detail
 
+    async def test_an_empty_image_is_none(self, serve: Serve, provider: Provider) -> None:
+        async with serve(app_owned_fields="name,image") as client:
+            first = await client.patch("/me", headers=provider.bearer(), json={"image": ""})
+            assert (first.status_code, first.json()["user"]["image"]) == (200, None)
+            again = await client.patch("/me", headers=provider.bearer(), json={"image": ""})
+            assert again.json() == first.json()
+
     async def test_the_other_fields_stay_the_provider_s(self, serve: Serve, provider: Provider) -> None:
         async with serve(app_owned_fields="name") as client:
             answer = await client.patch("/me", headers=provider.bearer(), json={"image": None})
         assert (answer.status_code, answer.json()["field"]) == (422, "image")
+
+
+@pytest.mark.anyio
+class TestWhatWasRead:
+    """A client that reads the user, and sends back what it read, changes nothing and is refused nothing."""
+
+    OWN = ("name", "image", "onboardingCompletedAt")
+
+    async def read(self, client: httpx.AsyncClient, headers: dict[str, str]) -> dict[str, Any]:
+        user: dict[str, Any] = (await client.get("/me", headers=headers)).json()["user"]
+        return user
+
+    @pytest.mark.parametrize(
+        "claims", [{"name": None}, {"name": "n" * 300}, {"picture": "/avatars/1.png"}, {"picture": "data:,"},
+                   {"picture": "https://x.example/a b.png"}, {"picture": None}],
+    )  # fmt: skip
+    async def test_is_taken_back_whatever_the_provider_said(
+        self, serve: Serve, provider: Provider, claims: dict[str, Any]
+    ) -> None:
+        async with serve(app_owned_fields="name,image") as client:
+            headers = provider.bearer(**claims)
+            before = await self.read(client, headers)
+            answer = await client.patch("/me", headers=headers, json={name: before[name] for name in self.OWN})
+            assert (answer.status_code, answer.json()) == (200, {"user": before})
+
+    async def test_goes_with_a_change_of_something_else(self, serve: Serve, provider: Provider) -> None:
+        async with serve(app_owned_fields="name,image") as client:
+            headers = provider.bearer(name=None, picture="/avatars/1.png")
+            before = await self.read(client, headers)
+            changed = {"name": "", "image": "https://cdn.example/a.png"}
+            answer = await client.patch("/me", headers=headers, json=changed)
+            assert answer.status_code == 200
+            after = answer.json()["user"]
+            assert after == before | changed | {"updatedAt": after["updatedAt"]}
+            back = await client.patch("/me", headers=headers, json={"image": before["image"]})
+            assert (back.status_code, back.json()["field"]) == (422, "image")
+
+    @pytest.mark.parametrize("moment", ["infinity", "2026-03-04 10:00:00.123456+00"])
+    async def test_is_taken_back_of_a_time_that_is_shown_in_milliseconds(
+        self, serve: Serve, provider: Provider, database_url: str, moment: str
+    ) -> None:
+        async with serve() as client:
+            await self.read(client, provider.bearer())
+            engine = create_engine(database_url)
+            async with engine.begin() as connection:
+                await connection.exec_driver_sql(f"UPDATE users SET onboarding_completed_at = '{moment}'")
+            before = await self.read(client, provider.bearer())
+            body = {"onboardingCompletedAt": before["onboardingCompletedAt"]}
+            answer = await client.patch("/me", headers=provider.bearer(), json=body)
+            assert (answer.status_code, answer.json()) == (200, {"user": before})
+            async with engine.connect() as connection:
+                asked = f"SELECT onboarding_completed_at = '{moment}' FROM users"
+                assert (await connection.exec_driver_sql(asked)).scalar_one()
+            await engine.dispose()
+
+    async def test_is_refused_where_it_is_the_provider_s(self, serve: Serve, provider: Provider) -> None:
+        async with serve(app_owned_fields="name") as client:
+            before = await self.read(client, provider.bearer())
+            answer = await client.patch("/me", headers=provider.bearer(), json={"image": before["image"]})
+        assert (answer.status_code, answer.json()["code"]) == (422, "identity_field")
 
 
 @pytest.mark.anyio
@@ -220,6 +294,35 @@ class TestRemove:
     async def test_another_user_is_not(self, client: httpx.AsyncClient, provider: Provider) -> None:
         await client.delete("/me", headers=provider.bearer())
         assert (await client.get("/me", headers=provider.bearer("bob"))).status_code == 200
+
+    @pytest.mark.parametrize("claims", [{"apiKeyId": "k1"}, {"scope": "api_key_exchange"}, {"client_id": "ada"}])
+    async def test_a_machine_deletes_nobody(
+        self, client: httpx.AsyncClient, provider: Provider, claims: dict[str, str]
+    ) -> None:
+        before = await client.get("/me", headers=provider.bearer())
+        answer = await client.delete("/me", headers=provider.bearer(**claims))
+        assert (answer.status_code, answer.json()["code"]) == (403, "insufficient_scope")
+        assert "machine" in answer.json()["detail"]
+        assert 'error="insufficient_scope"' in answer.headers["www-authenticate"]
+        assert (await client.get("/me", headers=provider.bearer())).json() == before.json()
+
+    async def test_but_it_may_change_what_the_app_owns(self, client: httpx.AsyncClient, provider: Provider) -> None:
+        await client.get("/me", headers=provider.bearer())
+        body = {"onboardingCompletedAt": "2026-03-04T10:00:00.000Z"}
+        answer = await client.patch("/me", headers=provider.bearer(apiKeyId="k1"), json=body)
+        assert (answer.status_code, answer.json()["user"]["onboardingCompletedAt"]) == (200, *body.values())
+
+    async def test_a_machine_without_a_row_has_none_to_delete(
+        self, client: httpx.AsyncClient, provider: Provider
+    ) -> None:
+        answer = await client.delete("/me", headers=provider.bearer("svc", client_id="svc"))
+        assert (answer.status_code, answer.json()["code"]) == (403, "no_profile")
+
+    async def test_a_machine_with_a_row_of_its_own_keeps_it(self, serve: Serve, provider: Provider) -> None:
+        async with serve(provision_machine_tokens=True) as client:
+            headers = provider.bearer("svc", client_id="svc")
+            assert (await client.delete("/me", headers=headers)).json()["code"] == "insufficient_scope"
+            assert (await client.get("/me", headers=headers)).status_code == 200
 
 
 @pytest.mark.anyio

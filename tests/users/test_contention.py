@@ -42,6 +42,23 @@ async def test_first_requests_with_differing_tokens_end_with_the_newest(engine: 
     assert await emails(engine) == {"ada": "ada99@example.com"}
 
 
+async def test_the_newest_of_several_at_once_counts_also_where_it_repeats_what_there_was(engine: AsyncEngine) -> None:
+    """Compared with the row as it was, it changes the picture alone; the name that another one writes is older."""
+    for n in range(60):
+        first, older, newest = (MONDAY + 60 * n + second for second in (0, 10, 15))
+        was = {"name": "Ada", "image": "https://x.example/1", "email_verified": False}
+        await provision(engine, claims(iat=first, **was), RULES)
+        stated = [
+            claims(iat=older, **(was | {"name": "Byron", "email_verified": True})),
+            claims(iat=newest, **(was | {"image": "https://x.example/2"})),
+        ]
+        random.Random(n).shuffle(stated)
+        await asyncio.gather(*(provision(engine, each, RULES) for each in stated))
+        async with engine.connect() as connection:
+            (row,) = await connection.execute(text("SELECT name, image, email_verified FROM users"))
+        assert tuple(row) == ("Ada", "https://x.example/2", False), n
+
+
 @pytest.mark.parametrize("second", [lambda _: 0, lambda n: n, lambda n: -n], ids=["same", "rising", "falling"])
 async def test_conflicting_first_requests_make_a_row_each_and_one_holder(
     engine: AsyncEngine, second: Callable[[int], int]

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import Connection, event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.errors import AccountDeleted, NotMigrated
@@ -154,6 +154,44 @@ class TestSurvey:
         await erase(engine, "ada")
         assert await tombstone(engine) == [TOMBSTONE]
         assert await query(engine, "SELECT id, assignee FROM tasks") == [(5, None)]
+
+    @pytest.mark.parametrize(
+        "hidden",
+        [
+            ("CREATE SCHEMA hidden", "ALTER TABLE notes SET SCHEMA hidden"),
+            ("ALTER TABLE notes ENABLE ROW LEVEL SECURITY",),
+            ("ALTER TABLE notes ENABLE ROW LEVEL SECURITY", "CREATE POLICY others ON notes USING (author <> 'ada')"),
+        ],
+        ids=["its schema", "no policy", "a policy"],
+    )
+    async def test_what_the_role_cannot_see_is_not_left_out(self, engine: AsyncEngine, hidden: tuple[str, ...]) -> None:
+        role = f"narrow_{id(engine)}"
+        await execute(
+            engine,
+            f"CREATE ROLE {role}",
+            "CREATE TABLE notes (author text CONSTRAINT written_by REFERENCES users (id) ON DELETE CASCADE)",
+            "INSERT INTO notes VALUES ('ada'), ('ada')",
+            f"GRANT SELECT ON users, notes TO {role}",
+            *hidden,
+        )
+
+        def become(connection: Connection) -> None:
+            connection.exec_driver_sql(f"SET LOCAL ROLE {role}")
+
+        event.listen(engine.sync_engine, "begin", become)
+        found = await survey(engine, "ada")
+        event.remove(engine.sync_engine, "begin", become)
+        await execute(engine, f"DROP OWNED BY {role}", f"DROP ROLE {role}")
+        assert [(reach.key, reach.fate, reach.rows) for reach in found.reaches] == [("written_by", "goes", None)]
+
+    async def test_policies_that_do_not_hold_for_the_role_hide_nothing(self, engine: AsyncEngine) -> None:
+        await execute(
+            engine,
+            "CREATE TABLE notes (author text REFERENCES users (id) ON DELETE CASCADE)",
+            "INSERT INTO notes VALUES ('ada')",
+            "ALTER TABLE notes ENABLE ROW LEVEL SECURITY",
+        )
+        assert [reach.rows for reach in (await survey(engine, "ada")).reaches] == [1]
 
     async def test_a_database_without_users_is_not_migrated(self, engine: AsyncEngine) -> None:
         await execute(engine, "DROP TABLE users")

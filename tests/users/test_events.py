@@ -189,16 +189,41 @@ class TestVerified:
         assert await row(engine, "email_verified, identity_updated_at") == (True, at(1))
 
     @pytest.mark.parametrize(
-        ("seconds", "members"),
-        [(1, {"email": "other@example.com"}), (0, {}), (-1, {}), (None, {})],
-        ids=["of another address", "of the same moment", "older", "without a date"],
+        ("seconds", "members", "outcome"),
+        [(1, {"email": "other@example.com"}, IGNORED), (-1, {}, UNCHANGED), (None, {}, UNCHANGED)],
+        ids=["of another address", "older", "without a date"],
     )
     async def test_otherwise_nothing_is(
-        self, engine: AsyncEngine, seconds: float | None, members: dict[str, str]
+        self, engine: AsyncEngine, seconds: float | None, members: dict[str, str], outcome: Outcome
     ) -> None:
         await happen(engine, created(emailVerified=False))
-        assert await happen(engine, event("verified", seconds, **members)) == [UNCHANGED]
+        assert await happen(engine, event("verified", seconds, **members)) == [outcome]
         assert await row(engine, "email_verified, identity_updated_at") == (False, at(0))
+
+    async def test_it_is_in_the_second_of_the_address_too(self, engine: AsyncEngine) -> None:
+        await happen(engine, created(0.75, emailVerified=False))
+        assert await happen(engine, event("verified", 0)) == [APPLIED]
+        assert await row(engine, "email_verified, identity_updated_at") == (True, at(0.75))
+
+    async def test_it_may_come_before_the_user(self, engine: AsyncEngine) -> None:
+        await happen(engine, event("verified", 5), created(4, emailVerified=False))
+        assert await row(engine, "email, email_verified") == ("ada@example.com", True)
+        await happen(engine, event("verified", 3, sub="bob"), created(4, "bob", emailVerified=False))
+        assert await row(engine, "email_verified", "bob") == (False,)
+
+    @pytest.mark.parametrize("verified", [True, False])
+    async def test_an_update_that_names_no_address_speaks_of_the_present_one(
+        self, engine: AsyncEngine, verified: bool
+    ) -> None:
+        await happen(engine, created(emailVerified=not verified))
+        assert await happen(engine, event("updated", 1, emailVerified=verified)) == [APPLIED]
+        assert await row(engine, "email, email_verified") == ("ada@example.com", verified)
+        assert await happen(engine, event("updated", 1, emailVerified=not verified)) == [UNCHANGED]
+        assert await happen(engine, event("updated", 0, emailVerified=not verified)) == [UNCHANGED]
+
+    async def test_nor_does_an_update_verify_a_placeholder(self, engine: AsyncEngine) -> None:
+        await happen(engine, created(email=None, emailVerified=None), event("updated", 1, emailVerified=True))
+        assert await row(engine, "email, email_verified") == ("ada@placeholder.invalid", False)
 
     async def test_nor_is_a_placeholder_a_deleted_row_or_one_that_is_not_there(self, engine: AsyncEngine) -> None:
         await happen(engine, created(email=None), created(sub="bob"), event("deleted", 1, sub="bob"))

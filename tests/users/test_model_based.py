@@ -70,6 +70,8 @@ class Model:
     rows: dict[str, Row] = field(default_factory=dict)
     standing: dict[str, tuple[bool, int]] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
+    early: list[tuple[str, int]] = field(default_factory=list)
+    """Who was said to be verified, and when, while there was nothing to verify."""
 
     def disabled(self, sub: str) -> bool:
         return self.standing.get(sub, (False, 0))[0]
@@ -119,8 +121,24 @@ class Model:
 
     def verify(self, sub: str, at: int, email: str | None) -> None:
         row = self.rows.get(sub)
-        if row and not row.deleted and row.email and email in (None, row.email) and at > row.known:
+        if row and not row.deleted and row.email and email in (None, row.email) and at >= row.known:
+            if row.verified:
+                self.early.append((sub, at))
             self.rows[sub] = replace(row, verified=True, known=at)
+        elif email is None or (row and not row.deleted and email == row.email):
+            self.early.append((sub, at))
+
+    def begin(self, sub: str, at: int, said: dict[str, Any]) -> None:
+        """Let what was said of a user made anew fill what the row does not know."""
+        row = self.rows[sub]
+        if row.deleted:
+            return
+        if not row.name and said["name"]:
+            self.rows[sub] = row = replace(row, name=said["name"])
+        if row.email is None and said["email"] and self.gets(sub, said["email"], at):
+            self.rows[sub] = row = replace(row, email=said["email"], verified=bool(said["email_verified"]))
+        if row.email and row.email == said["email"] and any(one == sub and when >= at for one, when in self.early):
+            self.rows[sub] = replace(row, verified=True)
 
     def stand(self, sub: str, disabled: bool, at: int) -> None:
         if at > self.standing.get(sub, (False, 0))[1]:
@@ -226,7 +244,13 @@ class World(RuleBasedStateMachine):
             elif kind == "verified":
                 self.model.verify(sub, at, said["email"])
             else:
-                self.model.follow(sub, at, said, made_anew=kind == "created", dated=True, no_image=no_image)
+                said_of = dict(said)
+                row = self.model.rows.get(sub)
+                if row and not row.deleted and row.email and said["email"] is None:
+                    said_of["email"] = row.email  # whether an address is verified is said of the one that is known
+                self.model.follow(sub, at, said_of, made_anew=kind == "created", dated=True, no_image=no_image)
+                if kind == "created":
+                    self.model.begin(sub, at, said_of)
             if banned is not None and kind != "deleted":
                 self.model.stand(sub, banned, at)
 

@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, ClassVar
 
 import pytest
+from sqlalchemy import Connection, event
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.errors import AccountDeleted, AccountDisabled
@@ -250,6 +251,114 @@ class TestTheList:
         assert await live(engine) == set(provider.people)
 
 
+class TestAskedAgain:
+    """A gateway that answers 404 in the provider's place does it for everybody."""
+
+    class Vanishing(Provider):
+        """Knows nobody any more after so many questions."""
+
+        def __init__(self, *subs: str, answers: int) -> None:
+            super().__init__(*subs, lists=False)
+            self.answers = answers
+
+        async def find(self, sub: str) -> Entry:
+            if len(self.found) == self.answers:
+                self.people.clear()
+            return await super().find(sub)
+
+    # with 100 rows, p000 gone: 100 questions, one for who is known, one for p000, one for who is known
+    @pytest.mark.parametrize("answers", [96, 99, 100, 101, 102])
+    async def test_if_one_who_was_known_is_no_longer_nobody_is_deleted(self, engine: AsyncEngine, answers: int) -> None:
+        await have(engine, CROWD)
+        with pytest.raises(DirectoryFailed, match="in front of it"):
+            await run(engine, self.Vanishing(*CROWD[1:], answers=answers), on_deleted="erase", allow_deletions=100)
+        assert await live(engine) == set(CROWD)
+
+    async def test_if_they_are_the_one_who_is_gone_is(self, engine: AsyncEngine) -> None:
+        await have(engine, CROWD)
+        assert (await run(engine, self.Vanishing(*CROWD[1:], answers=103))).deleted == 1
+
+    @pytest.mark.parametrize("executes", [False, True])
+    async def test_who_is_known_the_second_time_stays_and_is_compared(
+        self, engine: AsyncEngine, executes: bool
+    ) -> None:
+        class Returning(Provider):
+            async def find(self, sub: str) -> Entry:
+                entry = await super().find(sub)
+                if sub == "p007":
+                    self.people.setdefault(sub, member(sub, name="Back"))
+                return entry
+
+        await have(engine, CROWD)
+        provider = Returning(*CROWD[:7], *CROWD[8:], lists=False)
+        result = await run(engine, provider, execute=executes)
+        assert (counts(result), result.deleted) == ({"same": 99, "differ": 1}, 0)
+        assert await live(engine) == set(CROWD)
+
+    async def test_who_is_in_the_list_counts_as_known(self, engine: AsyncEngine) -> None:
+        class Closed(Provider):
+            async def find(self, sub: str) -> Entry:
+                return Entry(sub, "unknown", {}, datetime.now(UTC))
+
+        await have(engine, CROWD)
+        with pytest.raises(DirectoryFailed, match="in front of it"):
+            await run(engine, Closed(*CROWD[1:]))
+        assert await live(engine) == set(CROWD)
+
+
+class TestBesideAnOldApp:
+    """Whoever signs up there has a row here, and no provider knows them."""
+
+    async def refused(self, engine: AsyncEngine, why: str, **course: Any) -> None:
+        await have(engine, CROWD)
+        for execute in (False, True):
+            result = await run(engine, Provider(*CROWD[1:]), execute=execute, on_deleted="erase", **course)
+            assert (why in (result.refusal or ""), result.counts[Kind.GONE], result.deleted) == (True, 1, 0)
+        assert "--allow-deletions 1 " in (result.refusal or "")
+        assert await live(engine) == set(CROWD)
+        allowed = await run(engine, Provider(*CROWD[1:]), on_deleted="erase", allow_deletions=1, **course)
+        assert (allowed.refusal, allowed.deleted) == (None, 1)
+
+    async def test_while_its_sessions_are_taken_only_a_number_lets_anybody_go(self, engine: AsyncEngine) -> None:
+        await self.refused(engine, "AUTH_MODE", takes_old_sessions=True)
+
+    async def test_while_users_is_a_view_of_its_table_too(self, engine: AsyncEngine) -> None:
+        await query(engine, "ALTER TABLE users RENAME TO people")
+        await query(engine, "CREATE VIEW users AS SELECT * FROM people")
+        await self.refused(engine, "users is a view")
+
+    async def test_while_adopt_is_as_far_as_the_cutover_went_too(self, engine: AsyncEngine) -> None:
+        await query(engine, "UPDATE shadow_alembic_version SET version_num = '0001_adopt'")
+        await self.refused(engine, "0001_adopt")
+
+    @pytest.mark.parametrize("revision", ["0002_retire", "0003_drop"])
+    async def test_afterwards_it_is_no_matter(self, engine: AsyncEngine, revision: str) -> None:
+        await have(engine, CROWD)
+        await query(engine, f"UPDATE shadow_alembic_version SET version_num = '{revision}'")
+        assert (await run(engine, Provider(*CROWD[1:]))).deleted == 1
+
+    async def test_nor_where_there_was_no_cutover(self, engine: AsyncEngine) -> None:
+        await have(engine, CROWD)
+        await query(engine, "DROP TABLE shadow_alembic_version")
+        assert (await run(engine, Provider(*CROWD[1:]))).deleted == 1
+
+    async def test_how_far_it_went_must_be_readable(self, engine: AsyncEngine) -> None:
+        await have(engine, CROWD)
+        role = f"narrow_{id(engine)}"
+        await query(engine, f"CREATE ROLE {role}")
+        await query(engine, f"GRANT SELECT, INSERT, UPDATE ON users, shadow_standing TO {role}")
+
+        def become(connection: Connection) -> None:
+            connection.exec_driver_sql(f"SET LOCAL ROLE {role}")
+
+        event.listen(engine.sync_engine, "begin", become)
+        result = await run(engine, Provider(*CROWD[1:]))
+        event.remove(engine.sync_engine, "begin", become)
+        await query(engine, f"DROP OWNED BY {role}")
+        await query(engine, f"DROP ROLE {role}")
+        assert "GRANT SELECT ON shadow_alembic_version" in (result.refusal or "")
+
+
 class TestTheBrake:
     @pytest.mark.parametrize(("gone", "stopped"), [(5, False), (6, True)])
     async def test_of_a_hundred_rows_five_may_go(self, engine: AsyncEngine, gone: int, stopped: bool) -> None:
@@ -299,7 +408,10 @@ class TestWithoutAList:
         provider.people["p050"]["name"] = "Else"
         result = await run(engine, provider)
         assert (counts(result), result.deleted) == ({"same": 98, "differ": 1, "gone": 1}, 1)
-        assert (result.total, sorted(provider.found)) == (None, CROWD)
+        assert (result.total, sorted(provider.found)) == (
+            None,
+            sorted([*CROWD, "p000", "p099", "p099"]),
+        )  # again who is gone, between one who is known
         assert await live(engine) == set(CROWD[1:])
 
     async def test_a_provider_that_knows_nobody_is_another_provider(self, engine: AsyncEngine) -> None:
@@ -329,4 +441,8 @@ class TestProgress:
         provider = Provider(*CROWD[1:30], size=10)
         await reconcile(engine, provider, Course(execute=True, rules=ShadowRules()), lambda *what: told.append(what))
         assert [done for what, done, total in told if "Reading" in what and total == 29] == [10, 20, 29]
-        assert told[-2:] == [("Asking for those it did not list", 30, 30), ("Deleting who is gone", 1, 1)]
+        assert told[-3:] == [
+            ("Asking for those it did not list", 30, 30),
+            ("Asking again for those it does not know", 1, 1),
+            ("Deleting who is gone", 1, 1),
+        ]

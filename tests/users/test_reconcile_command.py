@@ -32,6 +32,8 @@ class Auther:
 
     def __init__(self) -> None:
         self.people: dict[str, dict[str, Any]] = {}
+        self.routed: int | None = None
+        """How many questions a gateway before it still passes on."""
         auther = self
 
         class Handler(BaseHTTPRequestHandler):
@@ -50,7 +52,7 @@ class Auther:
                     self._answer(200, {"users": [], "total": 0})
                 elif self.headers["Authorization"] != "Bearer good":
                     self._answer(401, {"error": "Unauthorized"})
-                elif sub in auther.people:
+                elif auther.is_routed() and sub in auther.people:
                     self._answer(200, auther.people[sub])
                 else:
                     self._answer(404, {"error": "Not found"})
@@ -69,6 +71,12 @@ class Auther:
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    def is_routed(self) -> bool:
+        if self.routed is None:
+            return True
+        self.routed -= 1
+        return self.routed >= 0
 
     @property
     def settings(self) -> dict[str, str]:
@@ -228,6 +236,23 @@ class TestRefusal:
         assert "--allow-deletions 6" in reconcile(database, auther.settings).text
         done = reconcile(database, auther.settings, "--execute", "--allow-deletions", "6")
         assert (done.code, live(database)) == (0, 94)
+
+    def test_beside_an_old_app_whose_sessions_count_only_a_number_lets_anybody_go(
+        self, database: Witness, auther: Auther
+    ) -> None:
+        del auther.people["p7"]
+        dual = auther.settings | {"AUTH_MODE": "dual", "BETTER_AUTH_SECRET": "sesame-secret"}
+        refused = reconcile(database, dual, "--execute")
+        assert (refused.code, "an old app may be in use" in refused.text, live(database)) == (2, True, 100)
+        assert reconcile(database, dual, "--execute", "--allow-deletions", "1").code == 0
+        assert live(database) == 99
+
+    def test_a_gateway_that_answers_404_from_some_moment_deletes_nobody(
+        self, database: Witness, auther: Auther
+    ) -> None:
+        auther.routed = 95
+        failed = reconcile(database, auther.settings, "--execute")
+        assert (failed.code, "in front of it" in failed.text, live(database)) == (1, True, 100)
 
     def test_a_list_that_is_empty_is_refused(self, database: Witness, auther: Auther) -> None:
         settings = NEEDED | {
