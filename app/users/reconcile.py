@@ -290,7 +290,7 @@ class _Run:
             if old_app is not None:
                 return (
                     f"{len(gone):,} would be deleted, and an old app may be in use on the same rows ({old_app}): who "
-                    "signs up there, no provider knows, and what hangs on them, their sessions say, would go along. "
+                    "signs up there, no provider knows, and with ON_USER_DELETED=erase their sessions go as well. "
                     f"Look at them; --allow-deletions {len(gone)} deletes them."
                 )
             if self._course.rules.provision_machines:

@@ -14,12 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.asgi import served_from
 from app.db import create_engine
+from app.errors import NotMigrated
 from app.idp.events import IdpEvent
 from app.users.erasure import erase, survey
 from app.users.events import Outcome, apply_event
 from app.users.identity import ShadowRules
 from app.users.rows import find
-from app.users.shadow import edit, provision
+from app.users.shadow import check_shape, edit, provision
 from tests import pgbouncer
 from tests.migrated import make_migrated
 from tests.postgres import Server
@@ -101,6 +102,15 @@ class TestARequest:
         await erase(engine, "u21")
         assert await value(engine, "SELECT count(*) FROM users WHERE deleted_at IS NOT NULL") == 21
         assert await value(engine, "SELECT count(*) FROM users WHERE onboarding_completed_at IS NOT NULL") == 1
+
+    async def test_what_fails_is_what_it_is_and_the_next_goes_through(self, engine: AsyncEngine) -> None:
+        await check_shape(engine, writes=True)
+        await execute(engine, "ALTER TABLE users RENAME TO elsewhere")
+        for _ in range(12):
+            with pytest.raises(NotMigrated):
+                await provision(engine, claims(), RULES)
+        await execute(engine, "ALTER TABLE elsewhere RENAME TO users")
+        assert (await provision(engine, claims(), RULES)).name == "Ada Lovelace"
 
     async def test_nothing_that_was_prepared_stays_with_a_process(self, engine: AsyncEngine) -> None:
         await asyncio.gather(*(provision(engine, claims(f"u{number}"), RULES) for number in range(30)))
