@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test test-faults test-interop bench-cutover check format clean
+.PHONY: help install demo run test test-faults test-load test-interop bench-cutover check format clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -31,9 +31,14 @@ test: $(STAMP) ## the tests
 test-faults: $(STAMP) ## the tests that kill processes and servers, fill disks, and go through poolers
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m faults
 
-test-interop: $(STAMP) ## the tests beside a real Better Auth, on Node
-	@if command -v npm >/dev/null; then cd tests/betterauth && npm install --no-package-lock --no-audit --no-fund --silent; else echo "Node is missing: the tests with a real Better Auth are skipped"; fi
-	@$(BIN)/python -m pytest tests/interop -rs
+test-load: $(STAMP) ## 8,000 first requests, identical and conflicting, and 10,000 events three times, all at once
+	@TEST_SCALE=1 $(BIN)/python -m pytest -n 2 --dist load -k embedded tests/users/test_contention.py tests/users/test_storm.py
+
+test-interop: $(STAMP) ## the tests with real providers, and a real Better Auth as the old app, on Node
+	@if ! command -v npm >/dev/null; then echo "Node is missing: the tests with real providers and a real Better Auth are skipped"; \
+	else for folder in tests/betterauth tests/providers; do \
+	  (cd $$folder && npm install --no-package-lock --no-audit --no-fund --silent) || exit 1; done; fi
+	@$(BIN)/python -m pytest -n 2 --dist loadfile tests/interop -rs
 
 bench-cutover: $(STAMP) ## how long readers and writers wait at a million users, beside a plain DROP ... CASCADE
 	@$(BIN)/python scripts/bench_cutover.py

@@ -1,7 +1,7 @@
 """Where Alembic meets the database: its own version table, one transaction a revision, one runner at a time.
 
-`alembic upgrade head` needs DATABASE_URL and, where something is to be accepted, `-x accept=CODE`; `-x keep=users.role`
-and the others decide what the options of `shadow migrate` decide.
+`alembic upgrade head` needs DATABASE_URL (beside a pooler DATABASE_DIRECT_URL, too) and, where something is to be
+accepted, `-x accept=CODE`; `-x keep=users.role` and the others decide what the options of `shadow migrate` decide.
 """
 
 from __future__ import annotations
@@ -122,7 +122,7 @@ def migrate(connection: Connection, cutover: Cutover, watch: Watch) -> None:
 
 
 async def connect_and_migrate(settings: DatabaseSettings) -> None:
-    url = settings.database_url.get_secret_value() if settings.database_url else embedded.start()
+    url, setting = settings.cutover_address() or (embedded.start(), "DATABASE_URL")
     engine = db.create_engine(
         url,
         server_settings={
@@ -133,7 +133,7 @@ async def connect_and_migrate(settings: DatabaseSettings) -> None:
         poolclass=pool.NullPool,
     )
     async with AsyncExitStack() as stack:
-        with db.reachable(url):
+        with db.reachable(url, setting):
             connection = await stack.enter_async_context(engine.connect())
         watch = await stack.enter_async_context(execute.exclusive(engine, settings.database_schema, options_given()))
         current = await connection.run_sync(execute.current_revision, settings.database_schema)

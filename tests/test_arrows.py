@@ -13,11 +13,12 @@ APP = Path(__file__).parent.parent / "app"
 ARROWS: dict[str, set[str]] = {
     "app.errors": set(),
     "app.embedded": {"app.errors"},
-    "app.db": {"app.errors"},
+    "app.pooler": {"app.errors"},
+    "app.db": {"app.errors", "app.pooler"},
     "app.settings": {"app.errors", "app.db"},
     "app.idp": {"app.errors", "app.idp"},
-    "app.users": {"app.errors", "app.users", "app.db", "app.idp.claims"},
-    "app.api": {"app.errors", "app.api", "app.users", "app.idp"},
+    "app.users": {"app.errors", "app.users", "app.db", "app.idp.claims", "app.idp.events", "app.idp.directory"},
+    "app.api": {"app.errors", "app.api", "app.users", "app.idp", "app.db"},
     "app.cutover": {"app.cutover"},
 }
 """What a room may import of `app`; asgi and cli may import everything."""
@@ -29,7 +30,7 @@ ONLY_IN: dict[str, set[str]] = {
     "jinja2": {"app.cutover"},
     "rich": {"app.cli", "app.cutover"},
     "rich_click": {"app.cli"},
-    "httpx": {"app.idp", "app.asgi", "app.cli"},
+    "httpx": {"app.idp", "app.asgi", "app.cli", "app.settings"},  # there it only reads addresses
 }
 NOT_IN: dict[str, set[str]] = {
     "sqlalchemy": {"app.idp", "app.errors", "app.settings"},

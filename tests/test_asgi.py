@@ -13,10 +13,7 @@ import httpx
 import pytest
 from sqlalchemy import text
 
-from app.asgi import create_app
 from app.db import create_engine
-from app.errors import SettingsError
-from app.settings import Settings
 from tests.api.provider import AUDIENCE, ISSUER, Provider
 from tests.migrated import make_migrated
 from tests.postgres import Server
@@ -115,14 +112,6 @@ class TestCommandLine:
 
 
 class TestCreateApp:
-    @pytest.mark.parametrize("mode", ["legacy", "dual"])
-    def test_a_mode_that_is_not_served_is_refused_in_one_sentence(self, mode: str) -> None:
-        settings = Settings(_env_file=None, idp_issuer=ISSUER, idp_audience=AUDIENCE, auth_mode=mode)  # type: ignore[arg-type]
-        with pytest.raises(SettingsError) as caught:
-            create_app(settings)
-        (fault,) = caught.value.faults
-        assert fault.startswith("AUTH_MODE: ")
-
     def test_a_command_line_is_told_every_fault_and_shows_no_traceback(self, tmp_path: Path) -> None:
         command = [sys.executable, "-m", *LITESTAR]
         done = subprocess.run(command, env=environment(LOG_LEVEL="loud"), cwd=tmp_path, capture_output=True, text=True)

@@ -57,6 +57,13 @@ class TestForms:
         assert settings.idp_audience == ("one", "two", "three")
         assert settings.app_owned_fields == ("name", "image")
 
+    @pytest.mark.parametrize("written", ["read write", "read,write", "read, write"])
+    def test_scopes_are_separated_by_commas_or_as_a_token_has_them(
+        self, environment: pytest.MonkeyPatch, written: str
+    ) -> None:
+        environment.setenv("REQUIRED_SCOPE", written)
+        assert load(Settings, env_file=None).required_scope == ("read", "write")
+
     def test_case_is_of_no_consequence_where_it_means_nothing(self, environment: pytest.MonkeyPatch) -> None:
         environment.setenv("LOG_LEVEL", "DEBUG")
         environment.setenv("AUTH_MODE", "IDP")
@@ -125,6 +132,77 @@ class TestFaults:
     def test_the_types_of_access_tokens_can_be_demanded(self, environment: pytest.MonkeyPatch, typ: str) -> None:
         environment.setenv("REQUIRED_TYP", typ)
         assert load(Settings, env_file=None).required_typ == typ
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("IDP_ISSUER", "https://idp.example:99999"),
+            ("IDP_ISSUER", "https://idp..example"),
+            ("IDP_ISSUER", "https://[::1"),
+            ("IDP_JWKS_URL", "https://idp.example:abc/j"),
+            ("IDP_JWKS_URL", "https://idp.example:0/j"),
+            ("IDP_USERINFO_URL", "https://idp.example/\u00df"),
+            ("IDP_ACCOUNT_URL", "https://idp.ex\u00e4mple"),
+            ("PUBLIC_URL", "https://api.example/a b"),
+            ("LEGACY_TRUSTED_ORIGINS", "https://app.example:abc"),
+            ("REQUIRED_SCOPE", 'read,"write"'),
+            ("REQUIRED_SCOPE", " , "),
+            ("IDP_WEBHOOK_SECRET", " , "),
+            ("IDP_WEBHOOK_SECRET", " "),
+            ("BETTER_AUTH_SECRET", " "),
+            ("IDP_DIRECTORY_API_KEY", "  "),
+            ("DATABASE_DIRECT_URL", "postgresql://u:sesame@h:5432/d"),
+        ],
+    )
+    def test_what_would_only_fail_later_or_count_as_unset_is_one(
+        self, environment: pytest.MonkeyPatch, name: str, value: str
+    ) -> None:
+        environment.setenv(name, value)
+        (fault,) = faults()
+        assert fault.startswith(f"{name}: ")
+        assert "sesame" not in fault
+
+    @pytest.mark.parametrize("name", ["DATABASE_URL", "DATABASE_DIRECT_URL"])
+    @pytest.mark.parametrize(
+        ("address", "said"),
+        [
+            ("postgresql://u:sesame@h:port/d", "port"),
+            ("postgresql://u:sesame@h1:1,h2:70000/d", "port"),
+            ("postgresql://u:ses@me@h/d", "%40"),
+            ("postgresql://u:sesame@h/d?sslmode=weird", "verify-full"),
+            ("postgresql://u:sesame@h/d?nonsense=1", "nonsense"),
+            ("postgresql://h/d?user=u&password=ses&ame=1", "a parameter"),
+            ("postgresql://u:12?sesame=c@h/d", "a parameter"),
+            ("host=h user=u password=sesame sslmode=weird", "verify-full"),
+            ("host=h:x password=sesame://x port=y", "port"),
+        ],
+    )
+    def test_an_address_that_could_not_be_connected_to_is_one_without_its_password(
+        self, environment: pytest.MonkeyPatch, name: str, address: str, said: str
+    ) -> None:
+        environment.setenv("DATABASE_URL", "postgresql://h/d")
+        environment.setenv(name, address)
+        (fault,) = faults(DatabaseSettings)
+        assert fault.startswith(f"{name}: ")
+        assert said in fault
+        for part in ("sesame", "ame", "me@"):
+            assert part not in fault.replace("parameter", "").replace("name", "")
+
+    def test_a_file_that_is_no_utf_8_is_one(self, environment: pytest.MonkeyPatch, tmp_path: Path) -> None:
+        file = tmp_path / ".env"
+        file.write_bytes(b"IDP_ACCOUNT_URL=https://x/\xff\n")
+        with pytest.raises(SettingsError) as caught:
+            load(Settings, env_file=file)
+        assert caught.value.faults == (f"{file}: it is not UTF-8; save it as that.",)
+
+
+class TestDirectAddress:
+    def test_is_what_the_cutover_connects_to(self, environment: pytest.MonkeyPatch) -> None:
+        assert load(DatabaseSettings, env_file=None).cutover_address() is None
+        environment.setenv("DATABASE_URL", "postgresql://pooler/d")
+        assert load(DatabaseSettings, env_file=None).cutover_address() == ("postgresql://pooler/d", "DATABASE_URL")
+        environment.setenv("DATABASE_DIRECT_URL", "postgresql://h/d")
+        assert load(DatabaseSettings, env_file=None).cutover_address() == ("postgresql://h/d", "DATABASE_DIRECT_URL")
 
 
 class TestSecrets:

@@ -78,7 +78,7 @@ class Principal:
         """Return the principal of a verified token."""
         return cls(
             sub=claims.sub,
-            kind=claims.kind,
+            kind="machine" if claims.kind == "machine" else "user",
             scopes=claims.scopes,
             roles=claims.roles,
             permissions=claims.permissions,

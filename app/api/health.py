@@ -6,9 +6,11 @@ The promise: both answer within `LIMIT` seconds whatever hangs, without a token,
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from http import HTTPStatus
-from typing import Annotated, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import asyncpg
 from litestar import Controller, Response, get
@@ -20,11 +22,12 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.api.auth import PUBLIC
-from app.api.problems import RETRY_AFTER
+from app.api.problems import RETRY_AFTER, answers
 from app.errors import KeysUnavailable, NotMigrated, ShadowError
 from app.idp.keys import KeySetState
-from app.users.shadow import check_shape
+from app.users.shadow import NotWritable, check_shape
 
+_log = logging.getLogger(__name__)
 LIMIT = 3.0
 NO_STORE = CacheControlHeader(no_store=True)
 
@@ -54,7 +57,8 @@ class Readiness(Struct):
     """The answer of /readyz: `ok`, or what is wrong, part by part."""
 
     status: Literal["ok", "unavailable"]
-    database: Annotated[str, Meta(examples=["ok", "unreachable", "not_migrated"])]
+    database: Annotated[str, Meta(examples=["ok", "unreachable", "not_migrated", "read_only", "not_permitted"])]
+    """`not_permitted`: the role may not read and write `users`."""
     keys: Annotated[str, Meta(examples=["fresh", "stale", "empty", "dead"])]
     """Fresh and stale ones are served."""
 
@@ -74,10 +78,12 @@ class Parts:
 
     async def _database(self) -> str:
         try:
-            async with asyncio.timeout(LIMIT):
-                await check_shape(self.database)
+            await _within_limit(check_shape(self.database))
         except NotMigrated as error:
             return error.code
+        except NotWritable as error:
+            _log.warning("not ready: %s", error.message)
+            return error.fault
         except (OSError, SQLAlchemyError, asyncpg.PostgresError, asyncpg.InterfaceError, ShadowError):
             return "unreachable"
         return "ok"
@@ -92,6 +98,35 @@ class Parts:
         return self.keys.state.value
 
 
+_ABANDONED: set[asyncio.Task[None]] = set()
+"""What is still being given up; the loop itself would forget it."""
+
+
+async def _within_limit(looking: Coroutine[Any, Any, None]) -> None:
+    """Wait for the database at most `LIMIT` seconds: to end politely, its connection would wait for it some more.
+
+    Raises:
+        TimeoutError: it took longer.
+    """
+    task = asyncio.create_task(looking)
+    try:
+        done, _ = await asyncio.wait({task}, timeout=LIMIT)
+    finally:
+        if not task.done():
+            _ABANDONED.add(task)
+            task.add_done_callback(_forget)
+            task.cancel()
+    if not done:
+        raise TimeoutError
+    task.result()
+
+
+def _forget(task: asyncio.Task[None]) -> None:
+    _ABANDONED.discard(task)
+    if not task.cancelled():
+        task.exception()  # that nobody asked for it would be logged
+
+
 class HealthController(Controller):
     """The routes."""
 
@@ -99,7 +134,7 @@ class HealthController(Controller):
     security = PUBLIC
     cache_control = NO_STORE
 
-    @get("/livez", summary="Is the process alive?", exclude_from_auth=True)
+    @get("/livez", summary="Is the process alive?", exclude_from_auth=True, responses=answers())
     async def live(self) -> Alive:
         """Answer without touching anything."""
         return Alive()
@@ -108,7 +143,10 @@ class HealthController(Controller):
         "/readyz",
         summary="Can it serve requests?",
         exclude_from_auth=True,
-        responses={503: ResponseSpec(Readiness, generate_examples=False, description="A part is at fault")},
+        responses={
+            **answers(),
+            503: ResponseSpec(Readiness, generate_examples=False, description="A part is at fault"),
+        },
     )
     async def ready(self, parts: NamedDependency[Parts]) -> Response[Readiness]:
         """Look at the database and the key set, and say which is at fault."""

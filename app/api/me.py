@@ -1,11 +1,12 @@
 """GET, PATCH and DELETE /me: the shadow row of whoever is asking, as the clients of the old backend read it.
 
 The promise: the provider's fields are read here and never written; what a body names and this API cannot do is an
-error that names it, not silence.
+error that names it, not silence. What a client read it can send back: that is no change.
 """
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import MAXYEAR, MINYEAR, UTC, datetime
 from typing import Annotated, Any
@@ -13,23 +14,58 @@ from typing import Annotated, Any
 from litestar import Controller, Request, delete, get, patch
 from litestar.datastructures import CacheControlHeader
 from litestar.di import NamedDependency
+from litestar.openapi.spec import OpenAPIType
 from litestar.params import JSONBody
 from msgspec import UNSET, Meta, Struct, UnsetType, ValidationError, convert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import errors
-from app.api.auth import Principal
+from app.api.auth import Principal, read_token
 from app.api.problems import answers
 from app.idp.claims import Claims
+from app.idp.userinfo import Userinfo
 from app.users.identity import ShadowRules, ShadowUser
-from app.users.shadow import Edit, edit, provision, soft_delete
+from app.users.shadow import Edit, edit, provision, refresh, soft_delete
 
 Time = Annotated[str, Meta(extra_json_schema={"extra": {"format": "date-time"}})]
 """ISO 8601 in UTC with milliseconds, as JavaScript's `toISOString` writes it."""
-# Python's `$` would let a last newline pass; (?![\s\S]) means the end in every dialect.
-Name = Annotated[str, Meta(min_length=1, max_length=255, pattern=r"^[^\u0000]*[^\s\u0000][^\u0000]*(?![\s\S])")]
+# The patterns are in the document, and checked here: what a library says of them nobody understands. Python's `$` would
+# let a last newline pass; (?![\s\S]) means the end in every dialect.
+_NAME = r"^[^\u0000]*[^\s\u0000][^\u0000]*(?![\s\S])"
+_IMAGE = r"^(https?://[^\s\u0000-\u001f\u007f]+)?(?![\s\S])"
+_LONGEST_NAME, _LONGEST_IMAGE = 255, 2_048
+_AS_READ = "What GET shows is taken back as it is, whatever it is"
+# `object`, and the type in the document alone: who sends null for a field of the provider's is to hear whose it is.
+Name = Annotated[
+    object,
+    Meta(
+        examples=["Ada Lovelace"],
+        extra_json_schema={
+            "extra": {
+                "type": OpenAPIType.STRING,
+                "min_length": 1,
+                "max_length": _LONGEST_NAME,
+                "pattern": _NAME,
+                "description": f"{_AS_READ}.",
+            }
+        },
+    ),
+]
 """With something in it that can be seen, and without the NUL that PostgreSQL cannot hold."""
-ImageURL = Annotated[str, Meta(max_length=2048, pattern=r"^https?://[^\s\u0000-\u001f\u007f]+(?![\s\S])")]
+ImageURL = Annotated[
+    object,
+    Meta(
+        examples=["https://example.com/ada.png"],
+        extra_json_schema={
+            "extra": {
+                "type": [OpenAPIType.STRING, OpenAPIType.NULL],
+                "max_length": _LONGEST_IMAGE,
+                "pattern": _IMAGE,
+                "description": f"Empty means null. {_AS_READ}.",
+            }
+        },
+    ),
+]
 Mirrored = Annotated[object, Meta(extra_json_schema={"extra": {"read_only": True}})]
 _COMMON = (
     errors.MalformedRequest,
@@ -86,32 +122,39 @@ class Deleted(Struct):
 
 
 class ProfileEdit(Struct, rename="camel", forbid_unknown_fields=True):
-    """What PATCH takes: what is left out stays as it is. `name` and `image` only where the app owns them."""
+    """What PATCH takes: what is left out stays as it is. `name` and `image` only where the app owns them.
+
+    The provider's word was taken where this API is stricter (no name, an image that is no address on the web), so a
+    value is checked only if it is another than the one that is shown.
+    """
 
     onboarding_completed_at: Time | UnsetType | None = UNSET
     name: Name | UnsetType = UNSET
-    image: ImageURL | UnsetType | None = UNSET
+    image: ImageURL | UnsetType = UNSET
     email: Mirrored | UnsetType = UNSET
     email_verified: Mirrored | UnsetType = UNSET
 
-    def changes(self, app_owned: frozenset[str], account_url: str | None) -> Edit:
-        """Return the columns to write.
+    def changes(self, user: ShadowUser, app_owned: frozenset[str], account_url: str | None) -> Edit:
+        """Return the columns to write: those whose value is another than the user's.
 
         Raises:
             IdentityField: the body names a field that the provider owns.
-            InvalidEdit: the time is none.
+            InvalidEdit: the time, the name or the address is none.
         """
         mirrored = {"name": self.name, "email": self.email, "emailVerified": self.email_verified, "image": self.image}
         for field, value in mirrored.items():
             if value is not UNSET and field not in app_owned:
                 raise errors.IdentityField(field, account_url)
-        changes: Edit = {}
-        if self.onboarding_completed_at is not UNSET:
-            changes["onboarding_completed_at"] = parse_time("onboardingCompletedAt", self.onboarding_completed_at)
-        if self.name is not UNSET:
-            changes["name"] = self.name
-        if self.image is not UNSET:
-            changes["image"] = self.image
+        shown, changes = UserView.of(user), Edit()
+        done = self.onboarding_completed_at
+        if done is not UNSET and done != shown.onboarding_completed_at:
+            changes["onboarding_completed_at"] = parse_time("onboardingCompletedAt", done)
+        if self.name is not UNSET and self.name != shown.name:
+            changes["name"] = _checked_name(self.name)
+        if self.image is not UNSET and self.image != shown.image:
+            image = _checked_image(self.image)
+            if image != shown.image:
+                changes["image"] = image
         return changes
 
 
@@ -122,6 +165,8 @@ class Profile:
     rules: ShadowRules
     account_url: str | None
     """Where users change what the provider owns."""
+    userinfo: Userinfo | None = None
+    """What is asked for the e-mail that a token lacks."""
 
 
 class MeController(Controller):
@@ -138,7 +183,7 @@ class MeController(Controller):
 
     @patch(
         summary="Change what the app owns",
-        responses=answers(400, 413, *_COMMON, errors.InvalidEdit, errors.IdentityField),
+        responses=answers(400, 413, 415, *_COMMON, errors.ForeignOrigin, errors.InvalidEdit, errors.IdentityField),
     )
     async def change(
         self,
@@ -148,12 +193,22 @@ class MeController(Controller):
         profile: NamedDependency[Profile],
     ) -> Me:
         """Change the fields that the app owns; a field of the provider's is refused, with where to change it."""
-        changes = data.changes(profile.rules.app_owned, profile.account_url)
+        changes = data.changes(user, profile.rules.app_owned, profile.account_url)
         return Me(UserView.of(await edit(database, user.id, changes) if changes else user))
 
-    @delete(summary="Delete the user", status_code=200, responses=answers(*_COMMON))
-    async def remove(self, user: NamedDependency[ShadowUser], database: NamedDependency[AsyncEngine]) -> Deleted:
-        """Soft-delete the user: from then on every token of theirs is answered with 403 `account_deleted`."""
+    @delete(summary="Delete the user", status_code=200, responses=answers(*_COMMON, errors.ForeignOrigin))
+    async def remove(
+        self,
+        principal: NamedDependency[Principal],
+        user: NamedDependency[ShadowUser],
+        database: NamedDependency[AsyncEngine],
+    ) -> Deleted:
+        """Soft-delete the user: from then on every token of theirs is answered with 403 `account_deleted`.
+
+        An API key or another machine's token cannot do it.
+        """
+        if principal.kind == "machine":
+            raise errors.InsufficientScope("A machine's token cannot delete an account; a person's can.")
         await soft_delete(database, user.id)
         return Deleted(success=True)
 
@@ -164,7 +219,27 @@ async def provide_user(
     profile: NamedDependency[Profile],
 ) -> ShadowUser:
     """Return the row of who is asking, made or refreshed if need be; the dependency `user`."""
-    return await provision(database, request.auth, profile.rules)
+    claims = request.auth
+    user = await provision(database, claims, profile.rules)
+    if profile.userinfo is None or claims.email is not None or user.email is not None:
+        return user
+    if (token := _presented_jwt(request)) is None:
+        return user
+    if (enriched := await profile.userinfo.enrich(claims, token)) is None:
+        return user
+    try:
+        return await refresh(database, user, enriched, profile.rules)
+    except errors.Contended:  # what the request asked for is there; the rest comes with another one
+        return user
+
+
+def _presented_jwt(request: Request[Principal, Claims, Any]) -> str | None:
+    """Return the provider's token, None if it was a session of the old app that let the request in."""
+    try:
+        token = read_token(request.headers.getall("authorization", []))
+    except errors.MissingCredentials:
+        return None
+    return token if token.count(".") == 2 else None
 
 
 def iso(moment: datetime) -> str:
@@ -173,6 +248,26 @@ def iso(moment: datetime) -> str:
     inside = MINYEAR < moment.year < MAXYEAR
     utc = moment.astimezone(UTC) if inside else moment.replace(tzinfo=UTC)
     return utc.isoformat(timespec="milliseconds").removesuffix("+00:00") + "Z"
+
+
+def _checked_name(name: object) -> str:
+    if not isinstance(name, str) or len(name) > _LONGEST_NAME or not re.match(_NAME, name):
+        raise errors.InvalidEdit(
+            f"name must have 1 to {_LONGEST_NAME} characters, at least one of them visible, and no NUL.", field="name"
+        )
+    return name
+
+
+def _checked_image(url: object) -> str | None:
+    if url is None or url == "":
+        return None
+    if not isinstance(url, str) or len(url) > _LONGEST_IMAGE or not re.match(_IMAGE, url):
+        raise errors.InvalidEdit(
+            f"image must be null, empty, or an http:// or https:// address of at most {_LONGEST_IMAGE:,} characters, "
+            "without spaces.",
+            field="image",
+        )
+    return url
 
 
 def parse_time(field: str, text: str | None) -> datetime | None:

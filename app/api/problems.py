@@ -4,6 +4,7 @@
     ShadowError                                    its line of `TABLE`
     Litestar's HTTPException                       its status; a body that does not validate is 422
     the database cannot be had, or not in time     503 with Retry-After
+    it is read only, or the role may not           the same; what to GRANT goes to the log
     anything else                                  500; what it was goes to the log, never to the client
 
 The promise: every answer that is not a success is one of these, and none holds a token, a statement or a traceback.
@@ -20,7 +21,7 @@ from typing import Any
 
 import asyncpg
 from litestar import Request, Response
-from litestar.exceptions import ClientException, HTTPException, ValidationException
+from litestar.exceptions import ClientException, HTTPException, InternalServerException, ValidationException
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.types import ExceptionHandlersMap
 from msgspec import UNSET, Struct, UnsetType
@@ -29,6 +30,8 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from app import errors
 from app.api.challenge import Challenge
+from app.api.methods import allow
+from app.db import privilege_wanted
 
 _log = logging.getLogger(__name__)
 
@@ -72,11 +75,15 @@ TABLE: Mapping[type[errors.ShadowError], tuple[HTTPStatus, str]] = {
     errors.NoProfile: (HTTPStatus.FORBIDDEN, "No profile"),
     errors.AccountDeleted: (HTTPStatus.FORBIDDEN, "Account deleted"),
     errors.AccountDisabled: (HTTPStatus.FORBIDDEN, "Account disabled"),
+    errors.ForeignOrigin: (HTTPStatus.FORBIDDEN, "Foreign origin"),
     errors.IdentityField: (HTTPStatus.UNPROCESSABLE_ENTITY, "Field belongs to the identity provider"),
     errors.InvalidEdit: (HTTPStatus.UNPROCESSABLE_ENTITY, "Invalid body"),
     errors.DatabaseUnreachable: (HTTPStatus.SERVICE_UNAVAILABLE, "Database unavailable"),
     errors.NotMigrated: (HTTPStatus.SERVICE_UNAVAILABLE, "Database not migrated"),
     errors.Contended: (HTTPStatus.SERVICE_UNAVAILABLE, "Temporarily unavailable"),
+    errors.MalformedDelivery: (HTTPStatus.BAD_REQUEST, "Malformed delivery"),
+    errors.InvalidSignature: (HTTPStatus.UNAUTHORIZED, "Invalid signature"),
+    errors.StaleDelivery: (HTTPStatus.UNAUTHORIZED, "Stale delivery"),
 }
 # Spelled out, for the standard library's phrases change from one Python to the next.
 _OF_HTTP: Mapping[int, tuple[str, str]] = {
@@ -89,8 +96,11 @@ _OF_HTTP: Mapping[int, tuple[str, str]] = {
     429: ("too_many_requests", "Too many requests"),
 }
 _UNKNOWN_FIELD = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
-_DOWN = ("08", "28", "3D", "53", "57", "58")
-"""SQLSTATE classes of a server that cannot be reached, refuses the role, is full, shutting down or gave up in time."""
+_JSON = re.compile(r"application/([A-Za-z0-9.-]+\+)?json", re.IGNORECASE)
+_READ_ONLY = "25006"
+_DOWN = ("08", "25P03", "25P04", _READ_ONLY, "28", "3D", "53", "57", "58")
+"""Beginnings of SQLSTATEs of a server that cannot be reached, is read only, refuses the role, is full, shutting down or
+gave up in time. The rest of class 25 are mistakes of a program."""
 
 
 def problem_response(
@@ -116,7 +126,11 @@ class Problems:
         if is_database_down(error):
             cause = error.orig if isinstance(error, DBAPIError) else error  # its own message would add the statement
             _log.error("database unavailable: %s: %s", type(cause).__name__, cause)
-            error = errors.DatabaseUnreachable("The database cannot be reached at the moment.")
+            at_fault = "takes no changes" if getattr(cause, "sqlstate", None) == _READ_ONLY else "cannot be reached"
+            error = errors.DatabaseUnreachable(f"The database {at_fault} at the moment.")
+        elif isinstance(error, DBAPIError) and (wanted := privilege_wanted(error)) is not None:
+            _log.error("database unavailable: %s", wanted)
+            error = errors.DatabaseUnreachable("The database does not let the server do this.")
         if isinstance(error, errors.ShadowError) and (found := _row(type(error))) is not None:
             return self._answer_ours(request, error, *found)
         if isinstance(error, HTTPException) and error.status_code != HTTPStatus.INTERNAL_SERVER_ERROR:
@@ -140,10 +154,33 @@ class Problems:
 
 
 class StrictRequest(Request[Any, Any, Any]):
-    """Litestar's request; a body that is no JSON for whatever reason is the client's error."""
+    """Litestar's request; a body that breaks off, or is no JSON for whatever reason, is the client's error."""
+
+    async def body(self) -> bytes:
+        """Return the body.
+
+        Raises:
+            ClientException: the client hung up in the middle of it, so nobody will read the answer; but neither is it
+                a fault of ours that the log should hold with a traceback.
+        """
+        try:
+            return await super().body()
+        except InternalServerException:
+            if not self.is_connected:  # it was read before, and not kept
+                raise
+            raise ClientException("The body breaks off.") from None
 
     async def json(self) -> Any:
-        """Return the body's JSON value."""
+        """Return the body's JSON value.
+
+        Raises:
+            ClientException: it is none.
+            HTTPException: 415, it says that it is something else. A body without a type is taken for JSON.
+        """
+        kind, _ = self.content_type
+        if kind and not _JSON.fullmatch(kind):
+            hint = {"Accept-Patch": "application/json"} if self.method == "PATCH" else None  # RFC 5789 section 2.2
+            raise HTTPException("The body must be application/json.", status_code=415, headers=hint)
         try:
             return await super().json()
         except RecursionError:
@@ -153,15 +190,18 @@ class StrictRequest(Request[Any, Any, Any]):
 
 
 def answers(*kinds: type[errors.ShadowError] | int) -> dict[int, ResponseSpec]:
-    """Return the OpenAPI `responses` of a route that may answer with these errors, besides 500.
+    """Return the OpenAPI `responses` of a route that may answer with these errors, besides 400 and 500.
+
+    Any request may be answered with 400: one whose Host is none, say.
 
     Args:
         kinds: errors, or statuses of Litestar's own.
     """
-    told: dict[int, list[str]] = {500: ["Internal server error"]}
+    told: dict[int, list[str]] = {400: [_OF_HTTP[400][1]], 500: ["Internal server error"]}
     for kind in kinds:
         status, title = (kind, _OF_HTTP[kind][1]) if isinstance(kind, int) else TABLE[kind]
-        told.setdefault(int(status), []).append(title)
+        if title not in (titles := told.setdefault(int(status), [])):
+            titles.append(title)
     return {
         status: ResponseSpec(Problem, generate_examples=False, description="; ".join(titles), media_type=MEDIA_TYPE)
         for status, titles in sorted(told.items())
@@ -184,6 +224,8 @@ def _answer_http(error: HTTPException) -> Response[Problem]:
     code, title = _OF_HTTP.get(error.status_code, (fallback.name.lower(), fallback.phrase))
     detail = title if error.detail == fallback.phrase else error.detail
     headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED and "allow" in headers:
+        headers["allow"] = allow(headers["allow"].split(", "))
     if error.status_code == HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
         headers["Connection"] = "close"  # the rest of the body is not read; unsaid, the next request on it would fail
     return problem_response(code, title, error.status_code, detail, headers)
@@ -201,7 +243,8 @@ def _faults(error: ValidationException) -> list[Fault]:
                 "There is no such field, or it cannot be set.",
             )
         elif field == "data":
-            field, message = "", "A JSON object is needed." if message == "'data'" else message
+            none = message == "'data'" or message.startswith("Expected `object`")
+            field, message = "", "A JSON object is needed." if none else message
         faults.append(Fault(field, message))
     return faults
 
@@ -211,13 +254,13 @@ def is_database_down(error: BaseException) -> bool:
         case errors.DatabaseUnreachable():
             return True
         case DBAPIError():
-            return error.connection_invalidated or str(getattr(error.orig, "sqlstate", None))[:2] in _DOWN
+            return error.connection_invalidated or str(getattr(error.orig, "sqlstate", None)).startswith(_DOWN)
         case PoolTimeout():
             return True
         case SQLAlchemyError():
             return False
         case asyncpg.PostgresError():  # unwrapped: while connecting
-            return str(error.sqlstate)[:2] in _DOWN
+            return str(error.sqlstate).startswith(_DOWN)
         case asyncpg.InterfaceError() | OSError():
             return True
     return False

@@ -163,7 +163,9 @@ def _compared_names(kind: type[Any]) -> tuple[str, ...]:
 
 VERSION_TABLE = "shadow_alembic_version"
 JOURNAL = "shadow_cutover"
-OWN_TABLES = (VERSION_TABLE, JOURNAL)
+EVENTS = "shadow_events"
+STANDING = "shadow_standing"
+OWN_TABLES = (VERSION_TABLE, JOURNAL, EVENTS, STANDING)
 
 
 def read(connection: Connection) -> Snapshot:

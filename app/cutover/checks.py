@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from sqlalchemy import Connection
 
+from app.cutover import received
 from app.cutover.findings import OVERRULABLE, Action, Finding, Level, Options, Situation
 from app.cutover.rules import (
     around,
@@ -48,6 +49,7 @@ RULES: dict[Action, tuple[Rule, ...]] = {
     "adopt": (
         around.schema_exists,
         around.privileges,
+        received.names_taken,
         users.id_is_primary_key,
         users.email_is_unique,
         users.required_columns,

@@ -77,7 +77,7 @@ def not_trusted(snapshot: Snapshot, schema: str) -> Iterator[Finding]:
 
     Whoever owns it decides what undo runs. So it is believed if it is of the role itself, or of a superuser.
     """
-    ours = [table for name in OWN_TABLES if (table := snapshot.table(schema, name)) is not None]
+    ours = [table for name in (VERSION_TABLE, JOURNAL) if (table := snapshot.table(schema, name)) is not None]
     trusted = {snapshot.role, *snapshot.superusers}
     for owner in sorted({table.owner for table in ours} - trusted):
         names = [table.sql for table in ours if table.owner == owner]
@@ -96,7 +96,9 @@ def not_trusted(snapshot: Snapshot, schema: str) -> Iterator[Finding]:
 def not_given(snapshot: Snapshot, schema: str) -> Iterator[Finding]:
     """Yield what keeps the role that looked from going on with, or back from, what another role did."""
     yield from not_trusted(snapshot, schema)
-    ours = [table for name in OWN_TABLES if (table := snapshot.table(schema, name)) is not None]
+    # without the journal, what has such a name is not of the cutover
+    names = OWN_TABLES if snapshot.table(schema, JOURNAL) is not None else (VERSION_TABLE,)
+    ours = [table for name in names if (table := snapshot.table(schema, name)) is not None]
     ours += [table for name in KEPT_TABLES if (table := snapshot.table(RETIRED_SCHEMA, name)) is not None]
     if lacking := [table for table in ours if not table.owned]:
         by, role = lacking[0].owner, quoted(snapshot.role)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from app.cutover import beside, changes, columns, journal, retire
+from app.cutover import beside, changes, columns, journal, received, retire
 from app.cutover.catalog import Snapshot, Table, quoted
 from app.cutover.changes import RATE_LIMIT_ROWS, Changes
 from app.cutover.findings import Action, Options
@@ -44,7 +44,10 @@ def steps_for(action: Action, snapshot: Snapshot, layout: Layout, options: Optio
 def _adopt(
     snapshot: Snapshot, layout: Layout, found: Changes | None, options: Options, operator: str
 ) -> tuple[Step, ...]:
-    steps = [journal.creation(layout.schema, snapshot, None if found is None else found.owner_but(snapshot.role))]
+    steps = [
+        journal.creation(layout.schema, snapshot, None if found is None else found.owner_but(snapshot.role)),
+        received.creation(layout.schema, snapshot, None if found is None else found.users),
+    ]
     first: tuple[str, ...] = ()
     if found is None:
         steps.append(_create_users(layout.schema))

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy import Connection
 
 from app.cutover import catalog, journal, misfits, orphans, release, since, standing
-from app.cutover.catalog import JOURNAL, Dependent, ForeignKey, Snapshot, Table, literal, quoted
+from app.cutover.catalog import EVENTS, JOURNAL, STANDING, Dependent, ForeignKey, Snapshot, Table, literal, quoted
 from app.cutover.findings import Action, Finding, Options
 from app.cutover.layout import (
     KEPT_COLUMNS,
@@ -308,6 +308,10 @@ def _adopt_losses(
             rows = _count(connection, f"SELECT count(*) FROM {where} WHERE {name} IS NOT NULL") if there else 0
             if rows:
                 losses.append(f"{rows:,} values of users.{name}")
+    for table in snapshot.tables:
+        ours = table.name in (EVENTS, STANDING) and f"DROP TABLE {table.sql}" in dropped
+        if ours and (rows := _count(connection, f"SELECT count(*) FROM {table.sql}")):
+            losses.append(f"{rows:,} rows of {table.name}")
     if losses:
         message = f"Undoing adopt would lose {' and '.join(losses)}."
         yield Finding("undo-loses-values", "refuse", where, message, "--accept undo-loses-values")

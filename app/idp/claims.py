@@ -53,13 +53,16 @@ class Claims:
     iat: float | None = None
     """Seconds since the epoch, also where the provider counts in milliseconds."""
     nbf: float | None = None
-    kind: Literal["user", "machine"] = "user"
-    """`machine` for API keys and client credentials, whose sub is no person."""
+    kind: Literal["user", "machine", "session"] = "user"
+    """`machine` for API keys and client credentials, whose sub is no person; `session` for one of the old app's, which
+    makes no row and changes none."""
     client_id: str | None = None
     email: str | None = None
     email_verified: bool | None = None
     name: str | None = None
     image: str | None = None
+    without_image: bool = False
+    """Whether the provider says that there is no picture."""
     disabled: bool = False
     """Banned or deactivated at the provider."""
     scopes: frozenset[str] = frozenset()
@@ -142,6 +145,8 @@ class ClaimRules:
             email_verified=None if email is None else read_email_verified(payload),
             name=read_name(payload),
             image=read_image(payload),
+            # a token that leaves a claim out may say null; one that holds the whole row of Better Auth's means it
+            without_image="emailVerified" in payload and says_no_image(payload),
             disabled=read_disabled(payload, now),
             scopes=scopes,
             roles=read_roles(payload),
@@ -309,12 +314,28 @@ def read_roles(members: _Members) -> frozenset[str]:
 def read_permissions(members: _Members) -> Mapping[str, frozenset[str]]:
     """Return `permissions`, a map from an entity to the list of actions granted on it; read-only.
 
+    What Auther's `abac_required` names as well depends on conditions that only the provider can judge, at the moment of
+    the request; a token does not grant it.
+
     Auth0's form is a list of strings without entities (`read:invoices` is one name there): they come under the key "".
     """
-    value = members.get("permissions")
+    value, conditional = members.get("permissions"), members.get("abac_required")
     granted = value if isinstance(value, dict) else {"": value}
-    found = ((entity, _words(actions, None)) for entity, actions in granted.items())
-    return MappingProxyType({entity: frozenset(actions) for entity, actions in found if actions})
+    conditions = conditional if isinstance(conditional, dict) else {}
+
+    def left(entity: str) -> frozenset[str]:
+        # what is granted on every invoice under a condition is not granted on one of them without
+        withheld = {*_words(conditions.get(entity), None), *_words(conditions.get(entity.rpartition(":")[0]), None)}
+        return frozenset(_words(granted[entity], None)) - withheld
+
+    return MappingProxyType({entity: actions for entity in granted if (actions := left(entity))})
+
+
+def says_no_image(members: _Members) -> bool:
+    """Tell whether it is said that there is no picture: an explicit null, which is no silence."""
+    return any(name in members for name in ("picture", "image")) and all(
+        members.get(name) is None for name in ("picture", "image")
+    )
 
 
 def read_disabled(members: _Members, now: float) -> bool:
@@ -332,6 +353,17 @@ def read_disabled(members: _Members, now: float) -> bool:
     if isinstance(status, str) and status.strip().lower() in _DISABLED_STATUS:
         return True
     return any(members.get(name) not in (None, False, "") for name in ("deactivatedAt", "deactivated_at"))
+
+
+def read_ban_end(members: _Members) -> float | None:
+    """Return when a ban runs out, in seconds since the epoch; None where it does not, or another reason stands beside.
+
+    Args:
+        members: see `read_disabled`.
+    """
+    ends = [end for name in ("banExpires", "ban_expires") if (end := _instant(members.get(name))) is not None]
+    others = {name: value for name, value in members.items() if name != "banned"}
+    return None if not ends or read_disabled(others, 0.0) else min(ends)
 
 
 def _is_machine(members: _Members, sub: str, scopes: frozenset[str], client_id: str | None) -> bool:

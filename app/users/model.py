@@ -1,4 +1,5 @@
-"""The shadow row as SQLAlchemy sees it: one table `users`, keyed by the provider's `sub`.
+"""The shadow row as SQLAlchemy sees it: one table `users`, keyed by the provider's `sub`; and two beside it, of which
+events came and whom the provider has shut out.
 
 The promise: the columns here are the target of the cutover, no more and no fewer; the app's own columns stay in the
 table unseen. The schema is not fixed: the connection's search_path decides. Beside an old app `users` is a view over
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from sqlalchemy import DateTime, Dialect, MetaData, String, Text, TypeDecorator, false, func
+from sqlalchemy import DateTime, Dialect, Index, MetaData, String, Text, TypeDecorator, false, func
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 
@@ -69,3 +70,34 @@ class User(Base):
     """The app's own: soft delete. No token brings the user back."""
     identity_updated_at: Mapped[datetime | None] = mapped_column(Moment)
     """When the provider last said what is mirrored here; null is older than anything."""
+
+
+class ReceivedEvent(Base):
+    """An event of the provider that came. Nothing of what it said is kept, but for whom and when."""
+
+    __tablename__ = "shadow_events"
+    __table_args__ = (Index(None, "sub"),)
+
+    id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    """The delivery's own, the same on every retry."""
+    type: Mapped[str] = mapped_column(Text)
+    """As sent."""
+    sub: Mapped[str | None] = mapped_column(String(255))
+    stated_at: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    received_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), server_default=func.now())
+    outcome: Mapped[str] = mapped_column(Text)
+
+
+class Standing(Base):
+    """Whether the provider has shut a user out. Also of a `sub` without a row; so no foreign key leads to users."""
+
+    __tablename__ = "shadow_standing"
+
+    id: Mapped[str] = mapped_column(String(255), primary_key=True)
+    """The provider's `sub`, verbatim."""
+    disabled: Mapped[bool]
+    """Banned or deactivated."""
+    stated_at: Mapped[datetime] = mapped_column(DateTime(timezone=True))
+    """When the provider last said so."""
+    until: Mapped[datetime | None] = mapped_column(DateTime(timezone=True))
+    """When a ban runs out by itself; null for one that does not."""

@@ -142,7 +142,7 @@ class TestDeclarations:
 async def test_the_example_of_the_documentation_runs(
     serve: Serve, provider: Provider, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (code,) = re.findall(r"```python\n(.*?)```", ROUTES.read_text(), re.DOTALL)
+    code = "\n".join(re.findall(r"```python\n(.*?)```", ROUTES.read_text(), re.DOTALL))
     example = ModuleType("example")
     monkeypatch.setitem(sys.modules, "example", example)
     exec(compile(code, str(ROUTES), "exec"), vars(example))  # noqa: S102 -- our own page
@@ -155,5 +155,6 @@ async def test_the_example_of_the_documentation_runs(
         made = await client.post("/notes", json={"text": "first"}, headers=writer)
         assert made.status_code == 201, made.text
         assert (await client.get("/notes", headers=writer)).json() == ["first"]
+        assert (await client.post("/notes", json={}, headers=writer)).status_code == 422
         assert (await client.post("/notes", json={"text": "x"}, headers=reader)).status_code == 403
         assert (await client.get("/notes", headers=reader)).json() == []

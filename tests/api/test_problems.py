@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
 from collections.abc import AsyncIterator, Iterator
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -21,11 +23,18 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app import errors
 from app.api.problems import TABLE, is_database_down
+from app.db import create_engine
 from tests.api.conftest import Serve
 from tests.api.provider import Provider
 from tests.postgres import Server
 
 pytestmark = pytest.mark.anyio
+
+
+CUT = (
+    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+    "WHERE application_name = 'shadow-users' AND datname = current_database()"
+)
 
 
 class Order(Struct, forbid_unknown_fields=True):
@@ -95,7 +104,7 @@ class TestWhatLitestarRefuses:
     async def test_no_such_method(self, client: httpx.AsyncClient) -> None:
         answer = await client.put("/me")
         check(answer, 405, "method_not_allowed")
-        assert set(answer.headers["allow"].split(", ")) == {"GET", "PATCH", "DELETE", "OPTIONS"}
+        assert set(answer.headers["allow"].split(", ")) == {"GET", "HEAD", "PATCH", "DELETE", "OPTIONS"}
 
     async def test_a_body_that_is_no_json(self, client: httpx.AsyncClient, provider: Provider) -> None:
         bodies = [b"{", b"\xff", b'{"name": "\xff"}', b"[" * 60_000, b'"\\ud800"', b"{'a': 1}", b"NaN", b"1e999"]
@@ -175,8 +184,7 @@ class TestWhatIsTheDatabaseS:
     ) -> None:
         async with serve() as client:
             assert (await client.get("/me", headers=provider.bearer())).status_code == 200
-            cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'shadow-users'"
-            server.psql(database_url, f"{cut} AND datname = current_database()")
+            server.psql(database_url, CUT)
             assert (await client.get("/me", headers=provider.bearer())).status_code == 200
 
     async def test_one_that_nobody_is_listening_at_is_503(self, serve: Serve, provider: Provider) -> None:
@@ -193,7 +201,58 @@ class TestWhatIsTheDatabaseS:
         async with serve() as client:
             check(await client.get("/me", headers=provider.bearer()), 503, "not_migrated")
 
-    @pytest.mark.parametrize("state", ["08006", "53300", "57P01", "57P03", "57014", "28P01", "3D000"])
+    async def test_one_that_is_read_only_takes_no_changes_and_is_read(
+        self, serve: Serve, provider: Provider, database_url: str, server: Server, log: io.StringIO
+    ) -> None:
+        name = urlsplit(database_url).path.lstrip("/")
+        async with serve() as client:
+            known = provider.bearer()
+            assert (await client.get("/me", headers=known)).status_code == 200
+            server.psql(database_url, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
+            server.psql(database_url, CUT)
+            assert (await client.get("/me", headers=known)).status_code == 200
+            for answer in (
+                await client.get("/me", headers=provider.bearer(sub="new", email="new@example.com")),
+                await client.patch("/me", headers=known, json={"onboardingCompletedAt": "2026-01-01T00:00:00Z"}),
+                await client.delete("/me", headers=known),
+            ):
+                problem = check(answer, 503, "database_unavailable")
+                assert problem["detail"] == "The database takes no changes at the moment."
+                assert answer.headers["retry-after"] == "5"
+        assert "Traceback" not in log.getvalue()
+
+    async def test_one_that_does_not_let_us_says_in_the_log_what_to_grant(
+        self, serve: Serve, provider: Provider, database_url: str, server: Server, log: io.StringIO
+    ) -> None:
+        server.psql(database_url, "GRANT SELECT ON users, shadow_standing TO pg_monitor")
+        async with serve(database_url=f"{database_url}&options=-c%20role%3Dpg_monitor") as client:
+            answer = await client.get("/me", headers=provider.bearer())
+        problem = check(answer, 503, "database_unavailable")
+        assert answer.headers["retry-after"] == "5"
+        assert "users" not in str(problem["detail"])
+        assert "GRANT SELECT, INSERT, UPDATE ON users" in log.getvalue()
+        assert "Traceback" not in log.getvalue()
+
+    async def test_one_whose_locks_are_not_waited_for_is_asked_again(
+        self, serve: Serve, provider: Provider, database_url: str, server: Server
+    ) -> None:
+        name = urlsplit(database_url).path.lstrip("/")
+        server.psql(database_url, f"ALTER DATABASE {name} SET lock_timeout = '50ms'")
+        async with serve() as client:
+            known = provider.bearer()
+            assert (await client.get("/me", headers=known)).status_code == 200
+            engine = create_engine(database_url)
+            async with engine.begin() as holder:
+                await holder.execute(text("SELECT FROM users FOR UPDATE"))
+                waiting = asyncio.create_task(
+                    client.patch("/me", headers=known, json={"onboardingCompletedAt": "2026-01-01T00:00:00Z"})
+                )
+                await asyncio.sleep(0.2)
+                assert not waiting.done()
+            assert (await waiting).status_code == 200
+            await engine.dispose()
+
+    @pytest.mark.parametrize("state", ["08006", "25006", "25P03", "53300", "57P01", "57P03", "57014", "28P01", "3D000"])
     def test_states_that_an_operator_must_mend(self, state: str) -> None:
         cause = Exception("x")
         cause.sqlstate = state  # type: ignore[attr-defined]
@@ -202,7 +261,10 @@ class TestWhatIsTheDatabaseS:
     def test_a_full_pool_is_one_and_a_bad_statement_is_none(self) -> None:
         cause = Exception("x")
         cause.sqlstate = "42P01"  # type: ignore[attr-defined]
+        ours = Exception("x")
+        ours.sqlstate = "25P02"  # type: ignore[attr-defined]
         assert is_database_down(PoolTimeout())
+        assert not is_database_down(ProgrammingError("SELECT", None, ours))
         assert not is_database_down(ProgrammingError("SELECT", None, cause))
         assert not is_database_down(KeyError("x"))
 

@@ -6,6 +6,8 @@
 //   {"do": "sign-in", "email", "password"}          ->  {"ok": true, "id", "token"}, or "secondFactor": true for both
 //   {"do": "session", "token"}                      ->  {"ok": true, "id", "email", "name"}
 //   {"do": "update-user", "token", "name"}          ->  {"ok": true}
+//   {"do": "http", "path", "headers", "body"}       ->  {"ok": true, "status", "cookies", "token", "body"}: as a browser
+//                                                       would have it; a GET unless there is a body
 // What fails is {"ok": false, "error"}. The first line, {"ok": true, "layout"}, says that it is listening.
 
 import { createInterface } from "node:readline";
@@ -20,6 +22,7 @@ if (!layout || !process.env.DATABASE_URL) {
   process.exit(2);
 }
 
+const BASE = "https://auth.example.com";
 const pool = new pg.Pool({
   connectionString: process.env.DATABASE_URL,
   options: `-c search_path=${layout.searchPath ?? "public"} -c timezone=UTC`,
@@ -27,10 +30,10 @@ const pool = new pg.Pool({
 pool.on("error", () => {}); // A server that goes away is an error of the next request, not of the app.
 
 const [{ betterAuth }, plugins] = await Promise.all([load(layout), load(layout, "/plugins")]);
-const { api } = betterAuth({
+const { api, handler } = betterAuth({
   database: pool,
   secret: SECRET,
-  baseURL: "https://auth.example.com",
+  baseURL: BASE,
   telemetry: { enabled: false },
   logger: { disabled: true },
   emailAndPassword: { enabled: true },
@@ -60,6 +63,14 @@ const verbs = {
   "update-user": async ({ token, name }) => {
     await api.updateUser({ body: { name }, headers: bearing(token) });
     return {};
+  },
+  http: async ({ path, headers, body }) => {
+    const sent = new Headers({ origin: BASE, "x-forwarded-for": "192.0.2.1", ...headers });
+    if (body) sent.set("content-type", "application/json");
+    const method = body ? "POST" : "GET";
+    const answer = await handler(new Request(`${BASE}/api/auth${path}`, { method, headers: sent, body: body && JSON.stringify(body) }));
+    const cookies = answer.headers.getSetCookie();
+    return { status: answer.status, cookies, token: answer.headers.get("set-auth-token"), body: await answer.json() };
   },
 };
 

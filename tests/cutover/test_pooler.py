@@ -2,65 +2,31 @@
 
 from __future__ import annotations
 
-import os
 import re
-import shutil
-import subprocess
-import tempfile
-import time
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
 from app.cutover.steps import SESSION
+from tests import pgbouncer
 from tests.cutover.commands import Outcome, alembic, migrate, plan, shadow
 from tests.cutover.witness import Witness
 
-PROGRAM = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 CODE = "transaction-pooler"
 PASSES = f"ignore_startup_parameters = {','.join([*SESSION, 'search_path'])}"
 """PgBouncer's option by which it takes the parameters that the cutover sends, and forgets them."""
-DEADLINE = 10.0
 
 pytestmark = [
     pytest.mark.parametrize("server", ["embedded"], indirect=True),
-    pytest.mark.skipif(PROGRAM is None, reason="pgbouncer is not installed (Debian: apt-get install pgbouncer)"),
+    pgbouncer.INSTALLED,
 ]
 
 
 @pytest.fixture
 def bounced(database: Witness) -> Iterator[Callable[..., str]]:
     """Start PgBouncer before the database: `bounced("session", "option = value")` is the address through it."""
-    assert PROGRAM
-    sockets = parse_qs(urlsplit(database.url).query)["host"][0]
-    folder = Path(tempfile.mkdtemp(prefix="pool"))
-    # it refuses to run as root; who owns the server's folder may enter it
-    user = os.stat(sockets).st_uid if os.geteuid() == 0 else None
-    if user is not None:
-        os.chown(folder, user, -1)
-    started: list[subprocess.Popen[bytes]] = []
-
-    def start(mode: str, *options: str) -> str:
-        lines = (
-            "[databases]", f"* = host={sockets} user=postgres",
-            "[pgbouncer]", "listen_addr =", f"unix_socket_dir = {folder}", "listen_port = 6432", "auth_type = any",
-            f"pool_mode = {mode}", *options,
-        )  # fmt: skip
-        (folder / "ini").write_text("\n".join(lines))
-        started.append(subprocess.Popen([PROGRAM, "-q", folder / "ini"], user=user))
-        end = time.monotonic() + DEADLINE
-        while not (folder / ".s.PGSQL.6432").exists():
-            assert time.monotonic() < end
-            time.sleep(0.02)
-        return f"postgresql://postgres@/{database.name}?host={folder}&port=6432"
-
-    yield start
-    for process in started:
-        process.terminate()
-        process.wait(DEADLINE)
-    shutil.rmtree(folder)
+    with pgbouncer.before(database.url) as start:
+        yield start
 
 
 def ways(url: str) -> Iterator[Outcome]:

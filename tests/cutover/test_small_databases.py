@@ -8,7 +8,7 @@ import pytest
 
 from tests.cutover.commands import ACCEPTED, alembic, migrate, plan, shadow
 from tests.cutover.test_whole_way import TARGET
-from tests.cutover.witness import Witness
+from tests.cutover.witness import OUR_TABLES, Witness
 from tests.postgres import Server
 
 THIN = """
@@ -35,7 +35,7 @@ class TestEmptyDatabase:
             "PRIMARY KEY (id)",
             "UNIQUE (email)",
         ]
-        assert empty.tables() == {"public.users", "public.shadow_cutover", "public.shadow_alembic_version"}
+        assert empty.tables() == {"public.users", *(f"public.{name}" for name in OUR_TABLES)}
         assert alembic(empty.url, "check").code == 0
 
     def test_again_is_nothing(self, empty: Witness) -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from tests.cutover.commands import ACCEPTED, Outcome, alembic, migrate, process, shadow
 from tests.cutover.layouts import Layout, each_other, each_telling, on_the_newest_server
-from tests.cutover.witness import Witness
+from tests.cutover.witness import OUR_TABLES, Witness
 from tests.postgres import Server
 
 SHADOW = "from app.cli import main; main()"
@@ -68,8 +68,7 @@ class Facts:
     @classmethod
     def of(cls, database: Witness) -> Facts:
         kept = "SELECT indexdef FROM pg_indexes WHERE tablename <> ALL (ARRAY['{}']) ORDER BY 1"
-        ours = ["shadow_cutover", "shadow_alembic_version"]
-        names = "','".join([*(name.removeprefix("public.") for name in GONE), *ours])
+        names = "','".join([*(name.removeprefix("public.") for name in GONE), *OUR_TABLES])
         return cls(
             [key for key in database.foreign_keys() if f"public.{key['of']}" not in GONE],
             {name: count for name, count in database.counts().items() if name not in GONE and ".shadow_" not in name},
@@ -126,7 +125,7 @@ class TestWholeWay:
         assert journey.database.foreign_keys() == journey.before.foreign_keys
 
     def test_every_table_has_as_many_rows_as_before(self, journey: Journey) -> None:
-        ours = {"public.shadow_cutover", "public.shadow_alembic_version"}
+        ours = {f"public.{name}" for name in OUR_TABLES}
         after = {name: count for name, count in journey.database.counts().items() if name not in ours}
         assert after == journey.before.counts
 
@@ -190,7 +189,6 @@ PRECISE = """SELECT column_name AS name FROM information_schema.columns
 WHERE table_schema || '.' || table_name = '{table}' AND datetime_precision = 6"""
 RATE_LIMITS = {"rateLimit": "key", "rate_limit": "key", "throttle": "who"}
 """The tables with rows of sessions that are to go, and the column that tells."""
-OURS = ("shadow_cutover", "shadow_alembic_version")
 
 
 @dataclass(frozen=True)
@@ -253,7 +251,7 @@ def by_id(database: Witness, users: str) -> list[dict[str, str]]:
 
 def staying(database: Witness, gone: set[str], users: str) -> dict[str, list[dict[str, str]]]:
     """Return the rows of all tables but those that go, users and ours; of rate limits those that are no session's."""
-    names = [name for name in database.tables() if name not in gone and not name.endswith(OURS)]
+    names = [name for name in database.tables() if name not in gone and not name.endswith(OUR_TABLES)]
     found = {}
     for schema, table in (name.split(".") for name in names):
         if f"{schema}.{table}" != users.replace('"', ""):

@@ -14,6 +14,9 @@ from tests.postgres import Server
 OURS = ("-T", "*.shadow_*")
 """pg_dump's option that leaves out what the cutover keeps for itself."""
 
+OUR_TABLES = ("shadow_alembic_version", "shadow_cutover", "shadow_events", "shadow_standing")
+"""What the cutover and the server keep for themselves."""
+
 _FOREIGN_KEYS = """
 SELECT k.conname AS name, k.conrelid::regclass::text AS of, k.confrelid::regclass::text AS target,
        (SELECT array_agg(a.attname ORDER BY u.i) FROM unnest(k.conkey) WITH ORDINALITY u(n, i)

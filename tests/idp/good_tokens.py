@@ -43,14 +43,20 @@ GOOD: dict[str, tuple[str, Claims]] = {
         mint(
             payload(
                 email="ada@x.example", email_verified=True, name="Ada", picture="https://x.example/a.png", sid="s1",
-                permissions={"invoice": ["read", "create"], "invoice:42": ["read"]},
-                abac_required={"invoice": ["delete"]},
+                permissions={
+                    "invoice": ["read", "create", "approve"], "invoice:42": ["read", "approve"], "note": ["read"],
+                    "report": ["sign"],
+                },
+                abac_required={"invoice": ["delete", "approve"], "note:7": ["read"], "report": ["sign"]},
             ),
             algorithm="RS256",
         ),
         claims(
             email="ada@x.example", email_verified=True, name="Ada", image="https://x.example/a.png",
-            permissions={"invoice": frozenset({"read", "create"}), "invoice:42": frozenset({"read"})},
+            permissions={
+                "invoice": frozenset({"read", "create"}), "invoice:42": frozenset({"read"}),
+                "note": frozenset({"read"}),
+            },
         ),
     ),
     "a session JWT of Auther": (

@@ -51,6 +51,14 @@ class TestRules:
         assert read() == Claims(iss=ISSUER, sub="user-1", aud=(AUDIENCE,), exp=NOW + 900, iat=NOW)
 
 
+class TestPicture:
+    def test_null_means_none_where_the_token_holds_the_whole_row_and_silence_elsewhere(self) -> None:
+        assert read(emailVerified=True, image=None).without_image
+        assert not read(emailVerified=True, image="https://x.example/a.png").without_image
+        assert not read(emailVerified=True).without_image
+        assert not read(picture=None, email_verified=True).without_image
+
+
 class TestIssuerAndAudience:
     @pytest.mark.parametrize(
         "iss", [..., None, "", ISSUER + "/", ISSUER.upper(), "https://idp.example.evil.example", [ISSUER], 7, {}]

@@ -1,4 +1,4 @@
-"""A PostgreSQL and a provider for all of these tests; both apps on one database, once a layout."""
+"""A PostgreSQL for all of these tests; both apps on one database, once a layout; the server after the cutover."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from tests.cutover.commands import migrate
 from tests.cutover.witness import Witness
 from tests.interop.layouts import LAYOUTS, Layout
 from tests.interop.oldapp import OldApp
+from tests.migrated import make_migrated
 from tests.postgres import FIXTURES, Server, start_embedded
 from tests.serving import running, served_over_http
 
@@ -110,3 +111,27 @@ def people(layout: Layout) -> list[dict[str, str]]:
     known = json.loads((FIXTURES / f"{layout.fixture}.creds.json").read_text())
     asked_for_more = {person["email"] for person in known["twoFactor"]}
     return [person for person in known["users"] if person["email"] not in asked_for_more]
+
+
+Serve = Callable[..., AbstractContextManager[httpx.Client]]
+
+
+@pytest.fixture
+def database_url(server: Server, make_database: Callable[[str | None], str]) -> str:
+    """A database after the cutover, with nobody in it."""
+    return make_migrated(server, make_database)
+
+
+@pytest.fixture
+def serve(database_url: str, tmp_path: Path) -> Serve:
+    """Start a server on `database_url`: `with serve(IDP_ISSUER=..., IDP_AUDIENCE=...) as client`."""
+
+    @contextmanager
+    def serving(**settings: str) -> Iterator[httpx.Client]:
+        with (
+            running(tmp_path, DATABASE_URL=database_url, **settings) as address,
+            httpx.Client(base_url=address, timeout=30) as client,
+        ):
+            yield client
+
+    return serving

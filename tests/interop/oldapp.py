@@ -64,12 +64,12 @@ class OldApp:
         self._process.stdin.writelines(lines)
         return [self._answer() for _ in lines]
 
-    def try_to(self, do: str, **fields: str) -> Json:
+    def try_to(self, do: str, **fields: Any) -> Json:
         """Ask for something that may be refused."""
         (answer,) = self.ask_all([{"do": do, **fields}])
         return answer
 
-    def __call__(self, do: str, **fields: str) -> Json:
+    def __call__(self, do: str, **fields: Any) -> Json:
         """Ask for something that must succeed."""
         answer = self.try_to(do, **fields)
         assert answer["ok"], answer

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import random
+from collections.abc import Callable, Iterable
 
 import pytest
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from app.users.identity import AddressLost, ShadowRules
+from app.idp.claims import Claims
+from app.users.identity import AddressLost, ShadowRules, ShadowUser
 from app.users.shadow import edit, provision, soft_delete
-from tests.users.stated import MONDAY, claims
+from tests.users.stated import MONDAY, SCALE, claims
 
 pytestmark = pytest.mark.anyio
 RULES = ShadowRules()
@@ -40,6 +42,23 @@ async def test_first_requests_with_differing_tokens_end_with_the_newest(engine: 
     assert await emails(engine) == {"ada": "ada99@example.com"}
 
 
+async def test_the_newest_of_several_at_once_counts_also_where_it_repeats_what_there_was(engine: AsyncEngine) -> None:
+    """Compared with the row as it was, it changes the picture alone; the name that another one writes is older."""
+    for n in range(60):
+        first, older, newest = (MONDAY + 60 * n + second for second in (0, 10, 15))
+        was = {"name": "Ada", "image": "https://x.example/1", "email_verified": False}
+        await provision(engine, claims(iat=first, **was), RULES)
+        stated = [
+            claims(iat=older, **(was | {"name": "Byron", "email_verified": True})),
+            claims(iat=newest, **(was | {"image": "https://x.example/2"})),
+        ]
+        random.Random(n).shuffle(stated)
+        await asyncio.gather(*(provision(engine, each, RULES) for each in stated))
+        async with engine.connect() as connection:
+            (row,) = await connection.execute(text("SELECT name, image, email_verified FROM users"))
+        assert tuple(row) == ("Ada", "https://x.example/2", False), n
+
+
 @pytest.mark.parametrize("second", [lambda _: 0, lambda n: n, lambda n: -n], ids=["same", "rising", "falling"])
 async def test_conflicting_first_requests_make_a_row_each_and_one_holder(
     engine: AsyncEngine, second: Callable[[int], int]
@@ -55,6 +74,45 @@ async def test_conflicting_first_requests_make_a_row_each_and_one_holder(
     if second(1):
         assert holders == [max(tokens, key=lambda token: token.iat or 0).sub]
     assert len(lost) == 299
+    assert await deadlocks(engine) == 0
+
+
+REQUESTS = int(8_000 * SCALE)
+
+
+async def provision_all(engine: AsyncEngine, tokens: Iterable[Claims], rules: ShadowRules) -> list[ShadowUser]:
+    """Send a request with each token, a hundred at a time, over the ten connections of the pool."""
+    free = asyncio.Semaphore(100)
+
+    async def send(token: Claims) -> ShadowUser:
+        async with free:
+            return await provision(engine, token, rules)
+
+    return await asyncio.gather(*(send(token) for token in tokens))
+
+
+async def test_thousands_of_identical_first_requests_make_one_row(engine: AsyncEngine) -> None:
+    users = await provision_all(engine, [claims()] * REQUESTS, RULES)
+    assert len(set(users)) == 1
+    assert await emails(engine) == {"ada": "ada@example.com"}
+    assert await deadlocks(engine) == 0
+
+
+async def test_thousands_of_conflicting_first_requests_make_a_row_each_and_the_newest_has_the_address(
+    engine: AsyncEngine,
+) -> None:
+    lost: list[AddressLost] = []
+    each = REQUESTS // 100
+    # each address is asserted for a hundred users, first by whoever comes first, and never twice in one second
+    tokens = [claims(f"u{at}-{n}", email=f"{at}@example.com", iat=MONDAY + n) for at in range(each) for n in range(100)]
+    random.Random(4).shuffle(tokens)
+    await provision_all(engine, tokens, ShadowRules(observe=lost.append))
+    assert await emails(engine) == {
+        f"u{at}-{n}": f"{at}@example.com" if n == 99 else f"u{at}-{n}@placeholder.invalid"
+        for at in range(each)
+        for n in range(100)
+    }
+    assert len(lost) == 99 * each
     assert await deadlocks(engine) == 0
 
 

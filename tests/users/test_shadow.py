@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,7 +11,9 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.errors import AccountDeleted, AccountDisabled, NoProfile, NotMigrated
-from app.users.identity import AddressLost, ShadowRules
+from app.idp.events import IdpEvent
+from app.users.events import Outcome, apply_event
+from app.users.identity import AddressLost, Identity, ShadowRules
 from app.users.shadow import check_shape, edit, provision, refresh, soft_delete
 from tests.users.stated import MONDAY, claims
 
@@ -50,6 +53,12 @@ class TestProvision:
         assert after.created_at == before.created_at
         assert after.updated_at > before.updated_at
 
+    async def test_a_picture_that_is_said_to_be_gone_goes(self, engine: AsyncEngine) -> None:
+        await provision(engine, claims(), RULES)
+        gone = claims(iat=MONDAY + 1, image=None, without_image=True)
+        assert (await provision(engine, gone, ShadowRules(app_owned=frozenset({"image"})))).image is not None
+        assert (await provision(engine, gone, RULES)).image is None
+
     async def test_an_older_token_is_not(self, engine: AsyncEngine) -> None:
         after = await provision(engine, claims(iat=MONDAY), RULES)
         assert await provision(engine, claims(iat=MONDAY - 1, name="Byron", email="old@example.com"), RULES) == after
@@ -82,6 +91,53 @@ class TestProvision:
         user = await provision(engine, claims(), RULES)
         assert (user.name, user.email, user.email_verified) == ("Ada Lovelace", "ada@example.com", True)
         assert await query(engine, "SELECT plan FROM users") == [("pro",)]
+
+
+class TestNarrowColumns:
+    """Beside an old app, whose own columns may hold less than a token says."""
+
+    LONG = "x" * 60
+
+    @pytest.fixture(autouse=True)
+    async def narrow(self, engine: AsyncEngine) -> None:
+        narrowed = ", ".join(f"ALTER {name} TYPE varchar(36)" for name in ("id", "name", "image", "email"))
+        await execute(engine, f"ALTER TABLE users {narrowed}")
+
+    @pytest.mark.parametrize("said", [{"name": LONG}, {"image": f"https://x.example/{LONG}"}])
+    async def test_what_does_not_fit_is_done_without_at_first_sight_and_later(
+        self, engine: AsyncEngine, said: dict[str, str]
+    ) -> None:
+        user = await provision(engine, claims(**said), RULES)
+        assert user.email == "ada@example.com"
+        user = await provision(engine, claims(iat=MONDAY + 1, email="new@example.com", **said), RULES)
+        assert user.email == "new@example.com"
+
+    async def test_the_same_token_is_not_tried_again(self, engine: AsyncEngine) -> None:
+        await provision(engine, claims(), RULES)
+        longer = claims(iat=MONDAY + 1, name=self.LONG)
+        await provision(engine, longer, RULES)
+        version = await query(engine, "SELECT xmin, ctid, name FROM users")
+        assert version[0][2] == "Ada Lovelace"
+        for _ in range(2):
+            user = await provision(engine, longer, RULES)
+        assert await query(engine, "SELECT xmin, ctid, name FROM users") == version
+        assert not Identity.of(longer).changes(user, RULES)
+
+    async def test_an_address_that_does_not_fit_is_not_known(self, engine: AsyncEngine) -> None:
+        assert (await provision(engine, claims(email=f"{self.LONG}@x.example"), RULES)).email is None
+
+    async def test_an_id_that_does_not_fit_is_said_to(self, engine: AsyncEngine) -> None:
+        with pytest.raises(NotMigrated, match="cannot hold this id"):
+            await provision(engine, claims(self.LONG), RULES)
+
+    async def test_an_event_is_done_as_far_as_it_fits(self, engine: AsyncEngine) -> None:
+        members = {"id": "ada", "name": self.LONG, "email": "ada@example.com"}
+        event = IdpEvent(
+            id="e1", type="user.created", kind="created", sub="ada",
+            stated_at=datetime.fromtimestamp(MONDAY, UTC), members=members, is_test=False,
+        )  # fmt: skip
+        assert await apply_event(engine, event, RULES, on_deleted="soft") is Outcome.applied
+        assert await query(engine, "SELECT name, email FROM users") == [("", "ada@example.com")]
 
 
 class TestCost:
@@ -173,9 +229,66 @@ class TestAddresses:
         assert await provision(engine, moving, RULES) == ada
         assert await query(engine, "SELECT id, xmin FROM users ORDER BY id") == version
 
+    async def test_ids_that_differ_in_case_have_placeholders_that_do_not(self, engine: AsyncEngine) -> None:
+        await execute(engine, "CREATE UNIQUE INDEX ON users (lower(email))")
+        for sub in ("Ada", "ada", "ADA"):
+            user = await provision(engine, claims(sub, email=None, email_verified=None), RULES)
+            assert (user.id, user.email) == (sub, None)
+        for number, sub in enumerate(("BOB", "bob")):
+            gone = IdpEvent(
+                id=f"gone {number}", type="user.deleted", kind="deleted", sub=sub,
+                stated_at=datetime.fromtimestamp(MONDAY, UTC), members={}, is_test=False,
+            )  # fmt: skip
+            assert await apply_event(engine, gone, RULES, on_deleted="erase") is Outcome.applied
+        assert len(await query(engine, "SELECT id FROM users")) == 5
+
     async def test_addresses_that_differ_in_case_are_two(self, engine: AsyncEngine) -> None:
         await provision(engine, claims("a", email="It@example.com"), RULES)
         assert (await provision(engine, claims("b", email="it@example.com"), RULES)).email == "it@example.com"
+
+    @pytest.mark.parametrize(
+        "unlike",
+        [
+            ("CREATE UNIQUE INDEX ON users (lower(email))",),
+            ("CREATE EXTENSION citext", "ALTER TABLE users ALTER email TYPE citext"),
+        ],
+        ids=["lower(email)", "citext"],
+    )
+    async def test_where_the_app_holds_them_to_be_one_the_newer_has_it(
+        self, engine: AsyncEngine, unlike: tuple[str, ...]
+    ) -> None:
+        there = "SELECT name::text FROM pg_available_extensions WHERE name = 'citext'"
+        if "CREATE EXTENSION citext" in unlike and not await query(engine, there):
+            pytest.skip("this server has no citext")
+        for statement in unlike:
+            await execute(engine, statement)
+        await provision(engine, claims("a", email="It@example.com"), RULES)
+        newer = await provision(engine, claims("b", email="it@example.com", iat=MONDAY + 1), RULES)
+        assert newer.email == "it@example.com"
+        assert await query(engine, "SELECT email, email_verified FROM users WHERE id = 'a'") == [
+            ("a@placeholder.invalid", False)
+        ]
+        older = await provision(engine, claims("c", email="IT@example.com", iat=MONDAY), RULES)
+        assert (older.email, older.email_verified) == (None, False)
+        # who moves to it, and who only writes it in another way
+        await provision(engine, claims("d", iat=MONDAY + 2), RULES)
+        assert (await provision(engine, claims("d", email="IT@Example.com", iat=MONDAY + 3), RULES)).email is not None
+        assert (await provision(engine, claims("d", email="it@example.COM", iat=MONDAY + 4), RULES)).email is not None
+        assert await query(engine, "SELECT id, email FROM users ORDER BY id") == [
+            ("a", "a@placeholder.invalid"),
+            ("b", "b@placeholder.invalid"),
+            ("c", "c@placeholder.invalid"),
+            ("d", "it@example.COM"),
+        ]
+
+    async def test_an_address_is_not_taken_from_another_because_the_id_was_taken(self, engine: AsyncEngine) -> None:
+        await provision(engine, claims("a", email="It@example.com"), RULES)
+        tokens = [claims("b", email="it@example.com", iat=MONDAY + n) for n in range(40)]
+        await asyncio.gather(*(provision(engine, token, RULES) for token in tokens))
+        assert await query(engine, "SELECT id, email FROM users ORDER BY id") == [
+            ("a", "It@example.com"),
+            ("b", "it@example.com"),
+        ]
 
     async def test_no_token_takes_the_placeholder_of_another(self, engine: AsyncEngine) -> None:
         await provision(engine, claims("victim", email="it@example.com"), RULES)
@@ -193,7 +306,7 @@ class TestAddresses:
     ) -> None:
         await provision(engine, claims("old", email="it@example.com"), RULES)
         await provision(engine, claims("new", email="it@example.com", iat=MONDAY + 1), RULES)
-        (line,) = (record.getMessage() for record in caplog.records if record.name == "app.users.shadow")
+        (line,) = (record.getMessage() for record in caplog.records if record.name == "app.users.rows")
         assert "'old'" in line
         assert "'new'" in line
         assert "example.com" not in line

@@ -56,7 +56,7 @@ def of_contact(contact: Contact, database: str) -> Iterator[Finding]:
             "DATABASE_URL",
             f"The connection was announced as process {contact.announced_pid}, and process {contact.pid} answers: a "
             "connection pooler or a proxy stands between. Through a pooler a lock does not stay with who took it.",
-            f"-- Give DATABASE_URL the direct address of the server, which says of itself: {contact.address}\n"
+            f"-- Give DATABASE_DIRECT_URL the address of the server, which says of itself: {contact.address}\n"
             "-- or, if what stands between gives every connection a server process of its own:\n"
             "--accept transaction-pooler",
         )
