@@ -118,7 +118,7 @@ def migrate(connection: Connection, cutover: Cutover, watch: Watch) -> None:
             context.run_migrations()
 
     execute.with_patience(connection, once, watch=watch, say=lambda line: print(line, file=sys.stderr))
-    cutover.count_retired()
+    cutover.keep_facts()
 
 
 async def connect_and_migrate(settings: DatabaseSettings) -> None:

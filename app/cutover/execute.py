@@ -248,19 +248,19 @@ class Cutover:
         if self.expected is not None and self.expected != snapshot.fingerprint:
             raise Refused([stops.changed(self.expected, snapshot)])
         self.expected = None
+        if action == "retire":  # in one run with adopt, after which nobody has looked
+            self._keep_standing(connection, "adopt", snapshot)
         for step in plan.steps_for(action, snapshot, situation.layout, situation.options, self.operator):
             self._take(step)
             if step.settles:
                 self._unchanged(snapshot)
-        self._keep_standing(connection, action)
 
-    def _keep_standing(self, connection: Connection, action: Action) -> None:
-        """Record how that stands which undo will take out, before anybody can change it."""
-        recorded = undo.recorded(connection, self.schema, action) if action != "drop" else None
-        if recorded is not None and any(" DROP " in f" {statement}" for statement in recorded.undo):
-            made = standing.of(catalog.read(connection), recorded.before, recorded.undo)
-            if made:
-                self.execute(standing.keeping(self.schema, action, made))
+    def _keep_standing(self, connection: Connection, action: Action, snapshot: Snapshot | None = None) -> None:
+        """Record how that stands which the undo of an action will take out, unless it is recorded."""
+        recorded = undo.recorded(connection, self.schema, action)
+        if recorded is not None and "standing" not in recorded.before:
+            made = standing.of(snapshot or catalog.read(connection), recorded.before, recorded.undo)
+            self.execute(standing.keeping(self.schema, action, made))
 
     def _unchanged(self, planned: Snapshot) -> None:
         """Look whether the catalogue is still what was planned for, now that nobody can change it."""
@@ -268,17 +268,23 @@ class Cutover:
         if now.fingerprint != planned.fingerprint:
             raise Refused([stops.changed(planned.fingerprint, now)])
 
-    def count_retired(self) -> None:
-        """Record how many rows the retired tables have, which is final; nobody waits for it."""
-        if "retire" not in self.actions:
-            return
+    def keep_facts(self) -> None:
+        """Record what undo and verify compare with and nobody need wait for, now that the revision is committed.
+
+        That is how many rows the retired tables have, which is final, and how that stands which undo will take out.
+        """
         database = self._database
-        if current_revision(database, self.schema) == REVISIONS["retire"]:
-            recorded = undo.recorded(database, self.schema, "retire")
-            if recorded is not None and recorded.before["moved"] and "retired_rows" not in recorded.before:
-                self.execute(journal.count_of_retired(self.schema, recorded.before["moved"]))
-                database.commit()
-        database.rollback()
+        current = current_revision(database, self.schema)
+        action: Action | None = next((each for each in ("adopt", "retire") if REVISIONS[each] == current), None)
+        if action not in self.actions or action is None:
+            database.rollback()
+            return
+        self._keep_standing(database, action)
+        recorded = undo.recorded(database, self.schema, action)
+        known = recorded.before if recorded is not None and action == "retire" else {}
+        if known.get("moved") and "retired_rows" not in known:
+            self.execute(journal.count_of_retired(self.schema, known["moved"]))
+        database.commit()
 
     def undo(self, action: Action) -> None:
         """Go back over one revision, in the transaction that is open.
