@@ -85,6 +85,17 @@ class TestInTheSchemaOfTheRetired:
         assert database.value("SELECT to_regclass('public.tickets') IS NOT NULL")
 
 
+    def test_what_reads_a_retired_table_is_taken_out_by_hand_alone_before_drop(self, database: Witness) -> None:
+        assert migrate(database.url, "retire").code == 0
+        database.run("CREATE VIEW late AS SELECT id FROM retired_auth.sessions")
+        for given in ((), ("--release", "public.late")):
+            (found,) = refusals(plan(database.url, "drop", *given), "dependent-view")
+            assert "--release" not in found["remedy"]
+        database.run(found["remedy"])
+        done = migrate(database.url, "drop", "--accept", "identities-not-exported")
+        assert done.code == 0, done.text
+
+
 class TestOnWhatUndoDrops:
     def test_views_over_the_view_that_keeps_the_old_names(self, load: Callable[[str], Witness]) -> None:
         database = load("kysely_singular")

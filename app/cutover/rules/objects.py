@@ -63,6 +63,8 @@ def released_objects(at: Situation) -> Iterator[Finding]:
 
 
 def _released(at: Situation) -> list[Dependent]:
+    if at.layout.kind == "retired":
+        return []  # with drop there is no undo for which a definition could be kept
     return [found for name in sorted(at.options.release) for found in named(at.objects, name)]
 
 
@@ -91,10 +93,10 @@ def _removal(at: Situation, found: Dependent) -> str:
     along = f", and those of {', '.join(others)}, which depend on it" if others else ""
     kept = [sql for way in reversed(ways) for sql in way.restore]
     drops = "\n".join(f"{sql};" for way in ways for sql in way.drop)
-    return (
-        f"{flag('release', found.identity)}\n-- keeps its definition{along} for undo. Or take it out by hand:\n"
-        + "\n".join([drops, *(anew(found.kind, kept, "without what goes") if kept else ())])
-    )
+    out = "\n".join([drops, *(anew(found.kind, kept, "without what goes") if kept else ())])
+    if at.layout.kind == "retired":
+        return out
+    return f"{flag('release', found.identity)}\n-- keeps its definition{along} for undo. Or take it out by hand:\n{out}"
 
 
 def sequences_of_going_columns(at: Situation) -> Iterator[Finding]:
