@@ -50,7 +50,16 @@ class Passage:
 
     def open(self, engine: AsyncEngine) -> Any:
         """Return a new connection as SQLAlchemy's pool wants it."""
-        connection = await_(self._connect())
+        driver: Any = engine.sync_engine.dialect.dbapi
+        try:
+            connection = await_(self._connect())
+        except (asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            failure = error
+
+            async def fail() -> asyncpg.Connection[asyncpg.Record]:
+                raise failure
+
+            return driver.connect(async_creator_fn=fail)  # which makes SQLAlchemy's error of it
 
         async def made() -> asyncpg.Connection[asyncpg.Record]:
             return connection
@@ -59,7 +68,6 @@ class Passage:
         # with what was prepared there; without one, each execution brings the statement's text along.
         name = (lambda: "") if self.pooled else (lambda: f"shadow_{uuid4().hex}")
         uncached = {"prepared_statement_cache_size": 0} if self.pooled else {}
-        driver: Any = engine.sync_engine.dialect.dbapi
         return driver.connect(async_creator_fn=made, prepared_statement_name_func=name, **uncached)
 
     def listen(self, engine: AsyncEngine) -> None:

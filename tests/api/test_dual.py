@@ -52,9 +52,14 @@ def bearer(token: str) -> dict[str, str]:
     return {"Authorization": f"Bearer {token}"}
 
 
+ADOPTED = "adopted_with_ada"
+
+
 @pytest.fixture
 def adopted(server: Server, make_database: Callable[[str | None], str]) -> Witness:
     """A database that Better Auth made, after adopt; Ada has a session for an hour more."""
+    if ADOPTED in server.templates:
+        return Witness(server, make_database(ADOPTED), 'public."user"')
     witness = Witness(server, make_database("kysely_singular"), 'public."user"')
     witness.run(
         'INSERT INTO "user" (id, name, email, "emailVerified", role, "createdAt", "updatedAt") '
@@ -64,6 +69,7 @@ def adopted(server: Server, make_database: Callable[[str | None], str]) -> Witne
     )
     outcome = migrate(witness.url, "adopt")
     assert outcome.code == 0, outcome.text
+    server.keep_as_template(witness.url, ADOPTED)
     return witness
 
 

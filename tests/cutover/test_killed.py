@@ -65,6 +65,8 @@ PHASES = {
 }
 
 
+GOING = {"retire": (), "undo of retire": ("--accept", "undo-loses-rows")}
+"""People delete their accounts meanwhile, and what was kept of them has nobody to come back to."""
 CUT = PHASES if EVERY else ("retire",)
 """The phases in which the connection is cut at each step."""
 SERVED = [
@@ -233,7 +235,7 @@ class TestRunnerKilledAtAnyMomentUnderLoad:
             until(lambda: len(people.accounts) > PEOPLE)
             for _ in range(KILLS):
                 phase = PHASES["retire" if revision_of(database) == "0001_adopt" else "undo of retire"]
-                pid = stable.start(*phase.arguments, DATABASE_URL=database.url)
+                pid = stable.start(*phase.arguments, *GOING[phase.name], DATABASE_URL=database.url)
                 time.sleep(random.uniform(0.2, 0.8))
                 os.kill(pid, signal.SIGKILL)
                 run = stable.end()
@@ -242,7 +244,7 @@ class TestRunnerKilledAtAnyMomentUnderLoad:
                 state = revision_of(database)
                 assert replace(course.states[state], url=database.url).schema() == schemas[state]
             for phase in (PHASES["retire"], PHASES["undo of retire"]):
-                done = shadow(database.url, *phase.arguments)
+                done = shadow(database.url, *phase.arguments, *GOING[phase.name])
                 assert done.code == 0, done.text
         assert (people.missing(database), people.surprises) == ([], [])
         assert len(people.accounts) > 50

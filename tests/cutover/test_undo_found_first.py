@@ -84,7 +84,6 @@ class TestInTheSchemaOfTheRetired:
         assert done.code == 0, done.text
         assert database.value("SELECT to_regclass('public.tickets') IS NOT NULL")
 
-
     def test_what_reads_a_retired_table_is_taken_out_by_hand_alone_before_drop(self, database: Witness) -> None:
         assert migrate(database.url, "retire").code == 0
         database.run("CREATE VIEW late AS SELECT id FROM retired_auth.sessions")
