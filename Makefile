@@ -26,7 +26,7 @@ run: $(STAMP) ## as demo, then leave provider and server running and print curl 
 	@$(BIN)/shadow demo --stay
 
 test: $(STAMP) ## the tests
-	@$(BIN)/python -m pytest -n 2 --dist worksteal -m "not faults" --ignore tests/interop
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not faults" --ignore tests/interop
 
 test-faults: $(STAMP) ## the tests that kill processes and servers, fill disks, and go through poolers
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m faults

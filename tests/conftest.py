@@ -24,11 +24,20 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-snapshots", action="store_true", help="write tests/cutover/snapshots anew")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what `make test` leaves to `make test-faults`."""
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Mark what `make test` leaves to `make test-faults`, and leave out what one server tells as well as several."""
     for item in items:
         if item.path.name in FAULTS:
             item.add_marker(pytest.mark.faults)
+    if repeated := [item for item in items if is_repeated(item)]:
+        config.hook.pytest_deselected(items=repeated)
+        items[:] = [item for item in items if item not in set(repeated)]
+
+
+def is_repeated(item: pytest.Item) -> bool:
+    """Whether it tests HTTP once more on another PostgreSQL: the rows below it are tested on each, in tests/users."""
+    server = getattr(item, "callspec", None) and item.callspec.params.get("server")  # type: ignore[attr-defined]
+    return item.path.parent.name == "api" and server not in (None, offered()[0])
 
 
 @pytest.fixture(scope="session")
