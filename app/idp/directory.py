@@ -19,7 +19,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 from urllib.parse import quote, urlsplit
 
 import httpx
@@ -159,10 +159,10 @@ class _Http:
         return answer
 
     async def _once(
-        self, method: str, url: str, address: str, asked_at: datetime, **request: object
+        self, method: str, url: str, address: str, asked_at: datetime, **request: Any
     ) -> tuple[_Answer, float]:
         body = bytearray()
-        async with self._client.stream(method, url, follow_redirects=False, **request) as response:  # type: ignore[arg-type]
+        async with self._client.stream(method, url, follow_redirects=False, **request) as response:
             async for chunk in response.aiter_bytes():
                 body += chunk
                 if len(body) > MAX_OCTETS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
@@ -39,7 +40,7 @@ class Pauses:
         self.seconds.append(seconds)
 
 
-class Provider:
+class Provider(ABC):
     """Users behind a transport; `odd` answers instead of it where it has something to say."""
 
     def __init__(self, *subs: str) -> None:
@@ -54,8 +55,9 @@ class Provider:
         self.requests.append(request)
         return self.odd(request) or self.answer(request)
 
+    @abstractmethod
     def answer(self, request: httpx.Request) -> httpx.Response:
-        raise NotImplementedError
+        """Answer as the provider does."""
 
     def asked(self, path: str) -> list[httpx.Request]:
         return [request for request in self.requests if request.url.path.endswith(path)]
