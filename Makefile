@@ -32,7 +32,7 @@ test-faults: $(STAMP) ## the tests that kill processes and servers, fill disks, 
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m faults
 
 test-load: $(STAMP) ## 8,000 first requests, identical and conflicting, and 10,000 events three times, all at once
-	@TEST_SCALE=1 $(BIN)/python -m pytest -n 2 --dist load -k embedded tests/users/test_contention.py tests/users/test_storm.py
+	@TEST_SCALE=1 $(BIN)/python -m pytest -n 2 --dist load tests/users/test_contention.py tests/users/test_storm.py
 
 test-interop: $(STAMP) ## the tests with real providers, and a real Better Auth as the old app, on Node
 	@if ! command -v npm >/dev/null; then echo "Node is missing: the tests with real providers and a real Better Auth are skipped"; \

@@ -9,15 +9,16 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from tempfile import mkdtemp
 
 import pytest
 
 from app.embedded import programs, stop
-from tests.postgres import SYSTEM, Server, SystemServer, offered, start_embedded
+from tests.postgres import SYSTEM, Server, SystemServer, new_folder, offered, start_embedded
 
 FAULTS = {"test_killed.py", "test_faults.py", "test_around.py", "test_pooler.py"}
 """Files whose tests start, kill and starve servers of their own."""
+LOAD = {"test_contention.py", "test_storm.py"}
+"""Files whose tests do as much at once as TEST_SCALE says."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -35,9 +36,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def is_repeated(item: pytest.Item) -> bool:
-    """Whether it tests HTTP once more on another PostgreSQL: the rows below it are tested on each, in tests/users."""
+    """Whether it tests HTTP or load once more on another PostgreSQL.
+
+    The rows below them are tested on each, in tests/users, and `make test-load` puts all of the load on each.
+    """
     server = getattr(item, "callspec", None) and item.callspec.params.get("server")  # type: ignore[attr-defined]
-    return item.path.parent.name == "api" and server not in (None, offered()[0])
+    http = item.path.parent.name == "api" or item.path.name == "test_asgi.py"
+    load = item.path.name in LOAD and "TEST_SCALE" not in os.environ
+    return (http or load) and server not in (None, offered()[0])
 
 
 @pytest.fixture(scope="session")
@@ -56,8 +62,8 @@ def _logging_as_it_was() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def folder() -> Iterator[Path]:
-    """A folder with a path short enough for a Unix socket."""
-    path = Path(mkdtemp(prefix="shadow"))
+    """A folder for the data of a server."""
+    path = new_folder("shadow")
     yield path
     shutil.rmtree(path, ignore_errors=True)
 

@@ -92,6 +92,7 @@ def arguments(name: str, module: Module) -> Iterator[str]:
                     yield text
 
 
+@cache
 def given() -> dict[str, set[str]]:
     """Return every code that can be given, and the levels at which it can."""
     found: dict[str, set[str]] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 Fate = Literal["shrinks", "goes", "stays"]
@@ -139,6 +140,7 @@ GOING_COLUMNS: Mapping[str, tuple[str, re.Pattern[str]]] = {
 the same put there speaks for it."""
 
 
+@cache
 def normalised(name: str) -> str:
     """Return a column's or table's name in snake_case: `emailVerified`, `email_verified` -> `email_verified`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower()

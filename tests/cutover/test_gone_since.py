@@ -9,6 +9,7 @@ import pytest
 
 from tests.cutover.commands import Outcome, migrate, shadow
 from tests.cutover.witness import Witness
+from tests.postgres import Server
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
@@ -48,13 +49,18 @@ MISSED = {
 }
 
 
+RETIRED = "gone_since_retired"
+
+
 @pytest.fixture
-def retired(load: Callable[[str], Witness]) -> Witness:
-    database = replace(load("uuid_kysely"), users='public."user"')
-    database.run(MADE)
-    done = migrate(database.url, "retire")
-    assert done.code == 0, done.text
-    return database
+def retired(server: Server, load: Callable[[str], Witness]) -> Witness:
+    if RETIRED not in server.templates:
+        database = load("uuid_kysely")
+        database.run(MADE)
+        done = migrate(database.url, "retire")
+        assert done.code == 0, done.text
+        server.keep_as_template(database.url, RETIRED)
+    return replace(load(RETIRED), users='public."user"')
 
 
 def undone(database: Witness, *arguments: str) -> Outcome:

@@ -109,12 +109,15 @@ class Witness:
 
     def portrait(self) -> Portrait:
         """Return all there is, but for what the cutover keeps for itself, and the order of the columns of users."""
-        data = self.dump("-a", *OURS, f"--exclude-table-data={self.users}")
-        return Portrait(self.schema(), _rows(data), self.ask(f"SELECT * FROM {self.users} ORDER BY id"))
+        statements, rows = _taken_apart(self.dump(*OURS, f"--exclude-table-data={self.users}"))
+        return Portrait(self._sorted(statements), rows, self.ask(f"SELECT * FROM {self.users} ORDER BY id"))
 
     def schema(self) -> list[str]:
         """Return every statement that makes the database, but for what the cutover keeps for itself."""
-        return sorted(self._without_order(text) for text in self.dump("-s", *OURS).split("\n\n") if text.strip())
+        return self._sorted(self.dump("-s", *OURS))
+
+    def _sorted(self, statements: str) -> list[str]:
+        return sorted(self._without_order(text) for text in statements.split("\n\n") if text.strip())
 
     def _without_order(self, statement: str) -> str:
         if not statement.lstrip().startswith(f"CREATE TABLE {self.users} ("):
@@ -127,22 +130,25 @@ class Portrait(NamedTuple):
 
     schema: list[str]
     data: dict[str, list[str]]
-    """The rows of each table, those of users apart, in no order."""
+    """The rows of each table, those of users apart, in no order; and below no table what sequences stand at."""
     users: list[dict[str, Any]]
 
 
-def _rows(dump: str) -> dict[str, list[str]]:
-    """Return the lines of a dump of data, each below the COPY that it follows."""
+def _taken_apart(dump: str) -> tuple[str, dict[str, list[str]]]:
+    """Return the statements of a dump that make something, and the rows, each below the COPY that it follows."""
+    statements: list[str] = []
     found: dict[str, list[str]] = {}
     heading = ""
     for line in dump.splitlines():
-        if line.startswith("COPY "):
-            heading = line
-        elif line == "\\.":
+        if heading and line == "\\.":
             heading = ""
-        elif line.strip():
+        elif heading or line.startswith("SELECT pg_catalog.setval("):
             found.setdefault(heading, []).append(line)
-    return {heading: sorted(lines) for heading, lines in found.items()}
+        elif line.startswith("COPY "):
+            heading = line
+        else:
+            statements.append(line)
+    return "\n".join(statements), {heading: sorted(lines) for heading, lines in found.items()}
 
 
 _NAMES_OF_PARTITIONS = re.compile(r' CONSTRAINT "visit_userId_not_null"(?= NOT NULL)')

@@ -5,9 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from shutil import rmtree
-from tempfile import mkdtemp
 from typing import Any
 
 import pytest
@@ -19,7 +17,7 @@ from scripts.bench_database import AUTHER, UUID_IDS, Layout, load
 from scripts.bench_database import Server as Benched
 from scripts.bench_load import Waits
 from scripts.bench_rounds import PLAIN, Comparison, Part, Rewrite
-from tests.postgres import Server, start_embedded
+from tests.postgres import Server, new_folder, start_embedded
 
 USERS = 60
 GONE = {"sessions", "accounts", "verifications", "jwks", "two_factors"}
@@ -27,7 +25,7 @@ GONE = {"sessions", "accounts", "verifications", "jwks", "two_factors"}
 
 @pytest.fixture(scope="module")
 def embedded() -> Iterator[Server]:
-    folder = Path(mkdtemp(prefix="bench"))
+    folder = new_folder("bench")
     yield start_embedded(folder)
     stop(folder / "embedded")
     rmtree(folder, ignore_errors=True)
