@@ -215,7 +215,6 @@ def create_engine(
 
     passage = Passage(connect, server_settings or {}, looks=through_pooler)
     engine: AsyncEngine = create_async_engine("postgresql+asyncpg://", creator=lambda: passage.open(engine), **options)
-    passage.listen(engine)
     if command_timeout is not None:
         event.listen(engine.sync_engine, "handle_error", give_up)
     return engine

@@ -47,6 +47,8 @@ class Passage:
     looks: bool
     pooled: bool = False
     """Whether a pooler was met. Then all connections are made for one, which is well with the server itself too."""
+    listens: bool = False
+    """Whether the engine's transactions begin with the parameters; listening takes time from every statement."""
 
     def open(self, engine: AsyncEngine) -> Any:
         """Return a new connection as SQLAlchemy's pool wants it."""
@@ -61,6 +63,9 @@ class Passage:
 
             return driver.connect(async_creator_fn=fail)  # which makes SQLAlchemy's error of it
 
+        if self.pooled and not self.listens:
+            self._listen(engine)
+
         async def made() -> asyncpg.Connection[asyncpg.Record]:
             return connection
 
@@ -70,8 +75,9 @@ class Passage:
         uncached = {"prepared_statement_cache_size": 0} if self.pooled else {}
         return driver.connect(async_creator_fn=made, prepared_statement_name_func=name, **uncached)
 
-    def listen(self, engine: AsyncEngine) -> None:
-        """Have an engine's transactions begin with the parameters."""
+    def _listen(self, engine: AsyncEngine) -> None:
+        # in time for the transaction that this connection is opened for: SQLAlchemy looks for listeners afterwards
+        self.listens = True
         event.listen(engine.sync_engine, "set_connection_execution_options", self._ask_for_transaction)
         event.listen(engine.sync_engine, "begin", self._set_parameters)
         event.listen(engine.sync_engine, "rollback", self._commit_what_is_alone)
