@@ -117,8 +117,11 @@ def migrate(connection: Connection, cutover: Cutover, watch: Watch) -> None:
         with context.begin_transaction():
             context.run_migrations()
 
-    execute.with_patience(connection, once, watch=watch, say=lambda line: print(line, file=sys.stderr))
-    cutover.keep_facts()
+    def say(line: str) -> None:
+        print(line, file=sys.stderr)
+
+    execute.with_patience(connection, once, watch=watch, say=say)
+    cutover.keep_facts(say)
 
 
 async def connect_and_migrate(settings: DatabaseSettings) -> None:

@@ -262,6 +262,9 @@ def migrate(target: Action, yes: bool, fingerprint: str | None, options: Options
                 out.print(f"[bold]{escape(planned.verdict)}[/]")
                 raise SystemExit(REFUSED)
             if not planned.plans:
+                # what SQL that was run by hand leaves out, or a run that ended right after its commit
+                cutover = _cutover(database, options, ACTIONS, None, _observe)
+                await database.read(lambda _: cutover.keep_facts(err.print))
                 out.print("Nothing to do.")
                 return True
             if not yes:

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from app.cutover import restore
-from app.cutover.catalog import Snapshot, Table, literal, quoted
+from app.cutover.catalog import Grant, Snapshot, Table, literal, quoted
 from app.cutover.changes import Changes
-from app.cutover.layout import BESIDE_COMMENT
+from app.cutover.layout import BESIDE_COMMENT, is_beside
 from app.cutover.names import with_suffix
 from app.cutover.signatures import ADDED_COLUMNS, TARGET_COLUMNS, USERS
 
@@ -55,7 +55,70 @@ def creation(snapshot: Snapshot, changes: Changes) -> Iterator[str]:
     for name, default in (("email_verified", "false"), ("created_at", "now()"), ("updated_at", "now()")):
         yield f"ALTER VIEW {view} ALTER COLUMN {name} SET DEFAULT {default}"
     if schema != changes.schema:
-        yield from (f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {to}" for to, _ in _granted(changes.users))
+        to = dict.fromkeys(grant.grantee for grant in _granted(changes.users))
+        yield from (f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {each}" for each in to)
+
+
+def standing(snapshot: Snapshot, changes: Changes) -> Table | None:
+    """Return the view as it stands, None where it is still to be made."""
+    table = snapshot.table(schema_of(changes), USERS)
+    return table if table is not None and is_beside(table) else None
+
+
+def again(snapshot: Snapshot, changes: Changes, view: Table) -> Iterator[str]:
+    """Return the SQL that makes the view again as it stands, with what the app gave and put on it since adopt."""
+    if view.schema != changes.schema:
+        yield f"CREATE SCHEMA {quoted(view.schema)}"
+        if (owner := changes.owner_but(snapshot.role)) is not None:
+            yield f"ALTER SCHEMA {quoted(view.schema)} OWNER TO {quoted(owner)}"
+        users = (role for schema, role in snapshot.schema_users if schema == view.schema)
+        yield from (f"GRANT USAGE ON SCHEMA {quoted(view.schema)} TO {role}" for role in users)
+    yield from restore.view(view, snapshot.default_grantees)
+    yield from (each for rule in view.rules for each in restore.rule(view, rule))
+    yield from (each for trigger in view.triggers for each in restore.trigger(view, trigger))
+
+
+def given_since(changes: Changes, view: Table) -> list[tuple[str, str]]:
+    """Return what was given on the view and not on the table, as what gives it on the table and what takes it back.
+
+    Who reads and writes users through the view goes on doing so when the table has its place and its name.
+    """
+    table, owner = changes.users, quoted(changes.users.owner)
+    own = {name: column.name for name, column in changes.fields.items()}
+    had = {(grant.grantee, each) for grant in _granted(table) for each in grant.privileges.split(", ")}
+    given: dict[tuple[str, str], bool] = {}
+    for grant in _granted(view):
+        for each in grant.privileges.split(", "):
+            if each in _PRIVILEGES and (grant.grantee, each) not in had and grant.grantee != owner:
+                given[grant.grantee, each] = given.get((grant.grantee, each), False) or grant.grantable
+    for column in view.columns:
+        there = table.column(own.get(column.name, column.name))
+        if there is None:
+            continue
+        on_table = {(grant.grantee, each) for grant in there.grants or () for each in grant.privileges.split(", ")}
+        for grant in column.grants or ():
+            for each in grant.privileges.split(", "):
+                known = (grant.grantee, each) in on_table | had | given.keys()
+                if each in _PRIVILEGES and not known and grant.grantee != owner:
+                    given[grant.grantee, f"{each} ({quoted(there.name)})"] = grant.grantable
+    return [
+        (
+            f"GRANT {what} ON {table.sql} TO {role}{' WITH GRANT OPTION' if grantable else ''}",
+            f"REVOKE {what} ON {table.sql} FROM {role}",
+        )
+        for (role, what), grantable in given.items()
+    ]
+
+
+def put_on(view: Table) -> list[str]:
+    """Return what somebody put on the view since adopt that has no place on a table, in words."""
+    found = [f"the trigger {trigger.name}" for trigger in view.triggers]
+    found += [f"the rule {rule.name}" for rule in view.rules]
+    found += [f"the option {option}" for option in view.options if not option.startswith("security_invoker=")]
+    *_, last = (view.definition or "FROM").strip().removesuffix(";").splitlines()
+    if not last.lstrip().startswith("FROM "):
+        found.append(f"its condition, {' '.join(last.split())}")
+    return found
 
 
 def _view(snapshot: Snapshot, table: Table, view: str, columns: Mapping[str, str], query: str) -> Iterator[str]:
@@ -78,11 +141,10 @@ def _view(snapshot: Snapshot, table: Table, view: str, columns: Mapping[str, str
     yield from restore.grants("TABLE", view, table.owner, None, snapshot.default_grantees)
     if hides and snapshot.version < _INVOKER:
         return  # for the owner alone: whoever else reads it would see what the table's policies hide
-    for to, letters in _granted(table):
-        for letter, privilege in _PRIVILEGES.items():
-            if letter in letters:
-                option = " WITH GRANT OPTION" if f"{letter}*" in letters else ""
-                yield f"GRANT {privilege} ON {view} TO {to}{option}"
+    for grant in _granted(table):
+        option = " WITH GRANT OPTION" if grant.grantable else ""
+        given = grant.privileges.split(", ")
+        yield from (f"GRANT {each} ON {view} TO {grant.grantee}{option}" for each in _PRIVILEGES if each in given)
     for column in table.columns:
         for privilege in column.privileges if column.name in columns else ():
             kind, _, rest = privilege.partition(" TO ")
@@ -94,16 +156,13 @@ _INVOKER = 150000
 """server_version_num from which a view can be read with the rights of who reads it."""
 
 
-def _granted(table: Table) -> Iterator[tuple[str, str]]:
-    """Return who was granted what on a table, as SQL names and letters."""
-    for item in table.privileges or ():
-        grantee, _, letters = item.rpartition("/")[0].rpartition("=")
-        if grantee != quoted(table.owner):
-            yield grantee or "PUBLIC", letters
+def _granted(table: Table) -> Iterator[Grant]:
+    """Return what was granted on a table or view to others than its owner."""
+    return (grant for grant in table.grants or () if grant.grantee != quoted(table.owner))
 
 
-_PRIVILEGES = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}
-"""Letters of an aclitem (PostgreSQL, 5.8 Privileges)."""
+_PRIVILEGES = ("SELECT", "INSERT", "UPDATE", "DELETE")
+"""What can be done through a view (PostgreSQL, 5.8 Privileges)."""
 
 
 def removal(changes: Changes) -> Iterator[str]:

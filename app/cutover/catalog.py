@@ -89,6 +89,8 @@ class Snapshot:
     creating_owners: tuple[tuple[str, str], ...] = field(default=(), compare=False)
     """Owners of tables and the schemas in which they may create."""
     schema_comments: tuple[tuple[str, str], ...] = ()
+    schema_users: tuple[tuple[str, str], ...] = field(default=(), compare=False)
+    """Schemas and the roles, as SQL, that were given USAGE of each."""
     types: tuple[tuple[str, str, str], ...] = field(default=(), compare=False)
     """Those that are no relation's: TYPE or DOMAIN, schema, name."""
 

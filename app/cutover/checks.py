@@ -73,6 +73,7 @@ RULES: dict[Action, tuple[Rule, ...]] = {
         keys.foreign_keys_of_going_columns,
         objects.dependents,
         objects.released_objects,
+        objects.put_on_the_view,
         types.view_is_there,
         types.ids_are_rewritten,
         types.partition_keys,

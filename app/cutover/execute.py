@@ -268,15 +268,28 @@ class Cutover:
         if now.fingerprint != planned.fingerprint:
             raise Refused([stops.changed(planned.fingerprint, now)])
 
-    def keep_facts(self) -> None:
+    def keep_facts(self, say: Callable[[str], None]) -> None:
         """Record what undo and verify compare with and nobody need wait for, now that the revision is committed.
 
         That is how many rows the retired tables have, which is final, and how that stands which undo will take out.
+        What is recorded already stays; where it cannot be recorded, the revision is no less done.
+
+        Args:
+            say: called with what is to be done where it cannot be recorded.
         """
-        database = self._database
+        try:
+            self._keep_facts(self._database)
+        except DBAPIError as error:
+            self._database.rollback()
+            say(
+                "The revision is done and committed, but how it left things could not be recorded "
+                f"(SQLSTATE {stops.sqlstate(error)}): run shadow migrate with the same --to, so that undo can compare."
+            )
+
+    def _keep_facts(self, database: Connection) -> None:
         current = current_revision(database, self.schema)
         action: Action | None = next((each for each in ("adopt", "retire") if REVISIONS[each] == current), None)
-        if action not in self.actions or action is None:
+        if action is None or action not in self.actions:
             database.rollback()
             return
         self._keep_standing(database, action)

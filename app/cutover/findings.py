@@ -33,7 +33,13 @@ OVERRULABLE = frozenset(
     }
 )
 """Codes that --accept takes; the others have another remedy."""
-ACCEPTABLE = OVERRULABLE | {"undo-finds-changes", "undo-loses-rows", "undo-loses-values", "undo-misses-objects"}
+ACCEPTABLE = OVERRULABLE | {
+    "undo-cannot-compare",
+    "undo-finds-changes",
+    "undo-loses-rows",
+    "undo-loses-values",
+    "undo-misses-objects",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,6 +55,10 @@ SELECT current_database() AS database, current_setting('server_version_num')::in
        ARRAY(SELECT quote_ident(r.rolname) FROM pg_roles r WHERE pg_has_role(r.oid, 'MEMBER') ORDER BY 1) AS roles,
        ARRAY(SELECT ARRAY[n.nspname::text, obj_description(n.oid, 'pg_namespace')] FROM pg_namespace n
              WHERE {VISIBLE} AND obj_description(n.oid, 'pg_namespace') IS NOT NULL ORDER BY 1) AS schema_comments,
+       ARRAY(SELECT DISTINCT ARRAY[n.nspname::text,
+                                   CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END]
+             FROM pg_namespace n, LATERAL aclexplode(n.nspacl) x
+             WHERE {VISIBLE} AND x.privilege_type = 'USAGE' AND x.grantee <> n.nspowner ORDER BY 1) AS schema_users,
        ARRAY(SELECT ARRAY[CASE t.typtype WHEN 'd' THEN 'DOMAIN' ELSE 'TYPE' END, n.nspname::text, t.typname::text]
              FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace LEFT JOIN pg_class c ON c.oid = t.typrelid
              -- the row type of a relation is the relation's, and an array gives way

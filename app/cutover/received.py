@@ -13,8 +13,7 @@ from app.cutover.catalog import EVENTS, STANDING, Snapshot, Table, quoted
 from app.cutover.findings import Finding, Situation
 from app.cutover.steps import Step
 
-_WRITERS = frozenset("aw")
-"""INSERT and UPDATE, as letters of an aclitem (PostgreSQL, 5.8 Privileges)."""
+_WRITERS = frozenset({"INSERT", "UPDATE"})
 
 
 def creation(schema: str, snapshot: Snapshot, users: Table | None) -> Step:
@@ -65,16 +64,8 @@ def _for_writers(table: str, snapshot: Snapshot, users: Table | None) -> Iterato
 def _writers(users: Table) -> set[str]:
     """Return who may insert or update rows, or some columns of them, as SQL names."""
     found = {quoted(users.owner)} if users.owner else set()
-    for item in users.privileges or ():
-        grantee, _, letters = item.rpartition("/")[0].rpartition("=")
-        if _WRITERS & {*letters}:
-            found.add(grantee or "PUBLIC")
-    for column in users.columns:
-        for privilege in column.privileges:
-            kind, _, to = privilege.partition(" TO ")
-            if kind in ("INSERT", "UPDATE"):
-                found.add(to.removesuffix(" WITH GRANT OPTION"))
-    return found
+    given = [*(users.grants or ()), *(grant for column in users.columns for grant in column.grants or ())]
+    return found | {grant.grantee for grant in given if _WRITERS & {*grant.privileges.split(", ")}}
 
 
 def names_taken(situation: Situation) -> Iterator[Finding]:

@@ -150,13 +150,17 @@ def _catch_up(snapshot: Snapshot, key: ForeignKey) -> Iterator[str]:
 
 
 def _remove_view(snapshot: Snapshot, changes: Changes) -> Iterator[Step]:
-    if changes.beside:
-        yield Step(
-            "the view that stood beside the old app's table goes",
-            tuple(beside.removal(changes)),
-            undo=tuple(beside.creation(snapshot, changes)),
-            undone="it is made again",
-        )
+    if not changes.beside:
+        return
+    view = beside.standing(snapshot, changes)
+    given = beside.given_since(changes, view) if view is not None else []
+    made = beside.creation(snapshot, changes) if view is None else beside.again(snapshot, changes, view)
+    yield Step(
+        "the view that stood beside the old app's table goes",
+        (*(give for give, _ in given), *beside.removal(changes)),
+        undo=(*(take for _, take in given), *made),
+        undone="it is made again as it was",
+    )
 
 
 def _release(removals: Iterable[release.Removal]) -> Iterator[Step]:

@@ -15,6 +15,7 @@ from typing import Any
 from app.cutover import restore
 from app.cutover.catalog import JOURNAL, Column, Snapshot, Table, literal, quoted
 from app.cutover.findings import Action, Finding, Options
+from app.cutover.layout import is_beside
 from app.cutover.rules.by_hand import anew
 from app.cutover.steps import apart
 
@@ -75,13 +76,19 @@ def changed(
     if "undo-finds-changes" in options.accept:
         return
     now, wanted = of(snapshot, before, statements), _taken_out(statements)
-    for drop, was in before.get("standing", {}).items():
+    if "standing" not in before:
+        if now and "undo-cannot-compare" not in options.accept:
+            yield _unknown(now)
+        return
+    for drop, was in before["standing"].items():
         if drop not in now or drop not in wanted:
             continue
         view = re.fullmatch(r"DROP VIEW (.+)", drop)
         comes_back = view is None or any(each.startswith(f"CREATE VIEW {view[1]} ") for each in statements)
         count = None if comes_back else 1
-        if list(now[drop])[:count] != was[:count]:
+        beside = any(is_beside(table) and drop == f"DROP VIEW {table.sql}" for table in snapshot.tables)
+        told = _of_any_column if beside else list
+        if told(now[drop])[:count] != told(was)[:count]:
             kind, name = _named(drop)
             then = "takes that back" if comes_back else "drops it"
             yield Finding(
@@ -93,6 +100,23 @@ def changed(
                     ["--accept undo-finds-changes", *anew(kind, now[drop], "after undo, with the names of then")]
                 ),
             )
+
+
+def _unknown(now: Made) -> Finding:
+    names = sorted(" ".join(_named(drop)) for drop in now)
+    return Finding(
+        "undo-cannot-compare",
+        "refuse",
+        "shadow_cutover",
+        "It was not recorded how that stood after the revision which undo takes out or replaces, so what the app "
+        f"changed of it since cannot be told: {', '.join(names)}.",
+        "--accept undo-cannot-compare",
+    )
+
+
+def _of_any_column(made: Sequence[str]) -> list[str]:
+    """Return what makes adopt's view, whatever the columns of the old app's table are called that it shows."""
+    return [re.sub(r'^( *(?:SELECT )?)\S.*?(?: AS |\.)([^.\n]+)$', r"\1\2", text, flags=re.MULTILINE) for text in made]
 
 
 _NAME = r'(?:"(?:[^"]|"")*"|[^\s."]+)'

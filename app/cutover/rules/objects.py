@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator
 
+from app.cutover import beside
 from app.cutover.catalog import Constraint, Dependent, Function, Index, Table, quoted
 from app.cutover.findings import Finding, Situation
 from app.cutover.flags import flag
@@ -41,6 +42,21 @@ def dependents(at: Situation) -> Iterator[Finding]:
             f"The {kind} {identity} depends on {', '.join(what)}, which "
             f"{'go' if len(what) > 1 else 'goes'}; dropping it would break or take the {kind}.",
             _removal(at, reasons[0]),
+        )
+
+
+def put_on_the_view(at: Situation) -> Iterator[Finding]:
+    """What somebody put on the view that stands beside the old app's table has no place on the table."""
+    changes = at.changes
+    view = beside.standing(at.snapshot, changes) if changes is not None and changes.beside else None
+    if view is not None and (found := beside.put_on(view)):
+        yield Finding(
+            "beside-view-changed",
+            "warn",
+            view.sql,
+            f"The view {view.sql} of adopt has something of its own since: {', '.join(found)}. It goes with the view, "
+            "and comes back with undo.",
+            "-- nothing to do, unless the server needs it: a table cannot have it as it is",
         )
 
 
