@@ -417,7 +417,7 @@ class TestQueries:
         url = make_database("kysely_singular")
         assert migrate(url, "adopt").code == 0
         database = url.partition("?")[0].rpartition("/")[2]
-        roles = {name: f"{name}_of_{database}" for name in ("app_owner", "deploy")}
+        roles = {name: f"{name}_of_{database}" for name in ("app_owner", "deploy", "the_server")}
         server.execute(*(f"CREATE ROLE {role}" for role in roles.values()))
         names = {**roles, "DATABASE app": f"DATABASE {database}"}
         for block in blocks(RUNBOOK, "sql"):

@@ -107,6 +107,7 @@ RULES: dict[Action, tuple[Rule, ...]] = {
         around.left_over,
         strangers.in_retired_schema,
         in_use.kept_tables,
+        in_use.kept_by_name,
         in_use.sequence_of_ids,
         *OTHERS,
         keys.foreign_keys_into_going_tables,

@@ -27,6 +27,21 @@ def remedied(database: Witness, outcome: Outcome, code: str, count: int) -> None
     database.run("\n".join(statements))
 
 
+class TestBeforeDrop:
+    @pytest.mark.parametrize("level", ["refuse", "warn"])
+    def test_a_function_whose_text_reads_a_retired_table_is_named(self, database: Witness, level: str) -> None:
+        assert migrate(database.url, "retire").code == 0
+        database.run(
+            "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN "
+            "PERFORM count(*) FROM retired_auth.sessions; RETURN NEW; END $$"
+        )
+        if level == "refuse":
+            database.run("CREATE TRIGGER noted BEFORE UPDATE ON files FOR EACH ROW EXECUTE FUNCTION note()")
+        (found,) = plan(database.url, "drop").findings("function-body")
+        assert (found["level"], found["subject"]) == (level, "public.note()")
+        assert "retired_auth" in found["message"]
+
+
 class TestBeforeUndo:
     def test_what_rests_on_ids_that_change_back_is_named_at_once(self, load: Callable[[str], Witness]) -> None:
         database = replace(load("uuid_kysely"), users='public."user"')

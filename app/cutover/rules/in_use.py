@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from app.cutover.catalog import Column, Dependent, Table, literal, quoted
@@ -13,6 +14,7 @@ from app.cutover.names import with_suffix
 from app.cutover.release import named
 from app.cutover.rules.by_hand import by_hand
 from app.cutover.rules.keys import by_its_owner
+from app.cutover.rules.objects import used_by
 
 
 def sequence_of_ids(at: Situation) -> Iterator[Finding]:
@@ -87,6 +89,22 @@ def _reading(at: Situation, sequence: str, found: list[Dependent]) -> Iterator[F
             f"The {each.kind} {each.identity} takes numbers from {sequence}, the sequence of users.id, which goes.",
             released + by_hand(at.objects, each),
         )
+
+
+def kept_by_name(at: Situation) -> Iterator[Finding]:
+    """Function bodies are text to PostgreSQL: one that reads a retired table fails when it is next called."""
+    if at.layout.kind == "retired":
+        for function in at.snapshot.functions:
+            if re.search(rf"\b{RETIRED_SCHEMA}\b", function.source):
+                yield Finding(
+                    "function-body",
+                    "refuse" if function.trigger_on or any(used_by(function)) else "warn",
+                    function.identity,
+                    f"The body of {function.identity} mentions the schema {RETIRED_SCHEMA}, which goes. Afterwards it "
+                    "may fail when it is next called.",
+                    f"\\ef {function.identity}\n-- and rewrite it without it; if it only uses the word:\n"
+                    "--accept function-body",
+                )
 
 
 def kept_tables(at: Situation) -> Iterator[Finding]:

@@ -293,7 +293,7 @@ def functions(at: Situation) -> Iterator[Finding]:
         ]
         if not mentioned:
             continue
-        used = [*(f"the trigger {trigger}" for trigger in triggers), *_used_by(function)]
+        used = [*(f"the trigger {trigger}" for trigger in triggers), *used_by(function)]
         breaks = "it may fail when it is next called"
         if triggers:
             tables = sorted({table.sql for table in triggers.values()})
@@ -317,7 +317,7 @@ def functions(at: Situation) -> Iterator[Finding]:
         )
 
 
-def _used_by(function: Function) -> Iterator[str]:
+def used_by(function: Function) -> Iterator[str]:
     """Yield what calls a function whenever rows are read or written: policies, defaults, constraints."""
     for found in function.dependents:
         if found.kind in ("policy", "default value", "table constraint", "domain constraint", "rule"):
