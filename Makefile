@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test test-faults test-load test-interop bench-cutover check format clean
+.PHONY: help install demo run test test-faults test-load test-interop bench-cutover bench-me check format clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -42,6 +42,9 @@ test-interop: $(STAMP) ## the tests with real providers, and a real Better Auth 
 
 bench-cutover: $(STAMP) ## how long readers and writers wait at a million users, beside a plain DROP ... CASCADE
 	@$(BIN)/python scripts/bench_cutover.py
+
+bench-me: $(STAMP) ## how fast a warm GET /me is; AGAINST=COMMIT measures that in turn
+	@$(BIN)/python scripts/bench_me.py $(if $(AGAINST),--against $(AGAINST))
 
 check: $(STAMP) ## lint, format, types, and alembic check
 	@$(BIN)/ruff check .
