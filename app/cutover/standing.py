@@ -116,7 +116,7 @@ def _unknown(now: Made) -> Finding:
 
 def _of_any_column(made: Sequence[str]) -> list[str]:
     """Return what makes adopt's view, whatever the columns of the old app's table are called that it shows."""
-    return [re.sub(r'^( *(?:SELECT )?)\S.*?(?: AS |\.)([^.\n]+)$', r"\1\2", text, flags=re.MULTILINE) for text in made]
+    return [re.sub(r'^( *(?:SELECT )?)(?:\S.* AS |\S.*\.)([^.\n]+)$', r"\1\2", text, flags=re.MULTILINE) for text in made]
 
 
 _NAME = r'(?:"(?:[^"]|"")*"|[^\s."]+)'

@@ -8,9 +8,8 @@ from dataclasses import replace
 import pytest
 
 from tests.cutover.commands import migrate, plan, shadow
+from tests.cutover.layouts import on_the_newest_server
 from tests.cutover.witness import Witness
-
-pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
 ORIGINAL = 'public."user"'
 VIEWS = {"users": "public_shadow.users", "user": "public.users"}
@@ -44,6 +43,7 @@ def database(load: Callable[[str], Witness], name: str) -> Witness:
     return found
 
 
+@on_the_newest_server
 class TestGrants:
     """The server's role gets its privileges on the view, for that is what it reads; then the view goes."""
 
@@ -110,6 +110,7 @@ class TestGrants:
         }
 
 
+@on_the_newest_server
 class TestWhatWasPutOnIt:
     CONDITION = """
     CREATE FUNCTION elsewhere() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END';
@@ -179,6 +180,7 @@ class TestTheOldTableMeanwhile:
         assert (refused.code, "undo-finds-changes" in refused.text) == (2, True), refused.text
 
 
+@on_the_newest_server
 class TestWhatWasNotRecorded:
     """SQL that is run by hand ends with its COMMIT, and so may a runner that is killed."""
 
