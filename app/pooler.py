@@ -23,6 +23,7 @@ from uuid import uuid4
 
 import asyncpg
 from sqlalchemy import Connection, event
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from sqlalchemy.util import await_
 
@@ -115,6 +116,26 @@ class Passage:
 
     def _commit_what_is_alone(self, connection: Connection) -> None:
         # who needs no transaction does not end one; after an error PostgreSQL rolls back at COMMIT as well
-        if connection.get_execution_options().get(_ALONE) and not connection.invalidated:
-            driver: Any = connection.connection.dbapi_connection
+        if not connection.get_execution_options().get(_ALONE) or connection.invalidated:
+            return
+        driver: Any = connection.connection.dbapi_connection
+        drivers: Any = connection.dialect.loaded_dbapi
+        # Of what a listener raises SQLAlchemy makes no error of its own, nor does it give the connection back.
+        try:
             driver.commit()
+        except TimeoutError as error:
+            _abandon(connection, error)
+            raise TimeoutError("no answer to COMMIT in time") from error
+        except drivers.Error as error:
+            # PostgreSQL's own word on a transaction has a SQLSTATE, and may leave the connection as it was
+            lost = getattr(error, "sqlstate", None) is None or connection.dialect.is_disconnect(error, driver, None)
+            _abandon(connection, error)
+            raise DBAPIError.instance(
+                "COMMIT", None, error, drivers.Error, connection_invalidated=lost, dialect=connection.dialect
+            ) from error
+
+
+def _abandon(connection: Connection, error: Exception) -> None:
+    if (driver := connection.connection.driver_connection) is not None:
+        driver.terminate()  # closing it would wait for an answer again
+    connection.invalidate(error)

@@ -50,8 +50,10 @@ def before(url: str) -> Iterator[Callable[..., str]]:
             time.sleep(0.02)
         return f"postgresql://postgres@{parts.path}?host={folder}&port=6432"
 
-    yield start
-    for process in started:
-        process.terminate()
-        process.wait(DEADLINE)
-    shutil.rmtree(folder)
+    try:
+        yield start
+    finally:
+        for process in started:
+            process.terminate()
+            process.wait(DEADLINE)
+        shutil.rmtree(folder)

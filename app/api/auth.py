@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol
 
@@ -61,6 +61,8 @@ class Principal:
     """Entity type, or `type:id`, to the actions granted on it."""
     expires_at: datetime
     """When the token ends."""
+    withheld: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Entity type, or `type:id`, to the actions that only the provider can judge."""
 
     def may(self, entity: str, action: str, id: str | None = None) -> bool:
         """Tell whether the token permits an action on all entities of a type, or on the one that `id` names.
@@ -68,7 +70,12 @@ class Principal:
         `{"invoice": ["read"]}` grants on every invoice, `{"invoice:42": ["read"]}` on one. A type may itself contain a
         colon, an id that is granted may not: `invoice:42:7` is the 7 of the type `invoice:42`. Where the provider lists
         permissions without entities (Auth0), `read:invoice` is the action on every invoice.
+
+        What is granted only under a condition (Auther's `abac_required`) is not permitted, whatever else is granted. A
+        condition on one invoice is met only where `id` names that one: without it, it is the type that is asked about.
         """
+        if id and action in self.withheld.get(f"{entity}:{id}", ()):
+            return False
         if action in self.permissions.get(entity, ()) or f"{action}:{entity}" in self.permissions.get("", ()):
             return True
         return bool(id) and ":" not in (id or "") and action in self.permissions.get(f"{entity}:{id}", ())
@@ -83,6 +90,7 @@ class Principal:
             roles=claims.roles,
             permissions=claims.permissions,
             expires_at=datetime.fromtimestamp(claims.exp, UTC),
+            withheld=claims.withheld,
         )
 
 

@@ -31,11 +31,13 @@ _MAX_NAME = 1_000
 _MAX_URL = 2_048
 
 _TYPES = frozenset({"jwt", "at+jwt"})
-_ID_TOKEN_ONLY = ("nonce", "at_hash", "c_hash")
+_ID_TOKEN_ONLY = ("at_hash", "c_hash")
+_PURPOSE = ("typ", "token_use")
+"""Where Keycloak and Cognito name a token's purpose in its payload."""
 _NOT_FOR_APIS = frozenset({"refresh", "offline", "logout"})
 _DISABLED_STATUS = frozenset({"banned", "deactivated", "disabled", "suspended"})
 _CLIENT_CREDENTIALS = ("client-credentials", "client_credentials")
-_CLIENT_IDS = ("client_id", "azp", "cid")
+_CLIENT_IDS = ("client_id", "azp", "cid", "appid")
 _HTTP_URL = re.compile(r"https?://[^\s/]\S*", re.IGNORECASE)
 _ISO_DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
@@ -69,6 +71,8 @@ class Claims:
     roles: frozenset[str] = frozenset()
     permissions: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Entity type, or `type:id`, to the actions granted on it; "" holds those a provider lists without an entity."""
+    withheld: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """Entity type, or `type:id`, to the actions that only the provider can judge, whatever is granted."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,6 +155,7 @@ class ClaimRules:
             scopes=scopes,
             roles=read_roles(payload),
             permissions=read_permissions(payload),
+            withheld=read_withheld(payload),
         )
         self.check_times(claims, now)
         if not scopes.issuperset(self.required_scope):
@@ -172,14 +177,16 @@ class ClaimRules:
 
     def _check_purpose(self, payload: _Members, typ: str | None, scopes: frozenset[str]) -> None:
         """Refuse what an issuer signs with the same keys for another purpose (RFC 8725 section 3.12)."""
-        stated = payload.get("typ")  # Keycloak names the purpose in the payload
-        purpose = stated.lower() if isinstance(stated, str) else ""
-        if "events" in payload or purpose in _NOT_FOR_APIS:
+        stated = {name: value.lower() for name in _PURPOSE if isinstance(value := payload.get(name), str)}
+        purposes = frozenset(stated.values())
+        if "events" in payload or not purposes.isdisjoint(_NOT_FOR_APIS):
             raise InvalidToken("The token is a security event, logout or refresh token, not an access token.")
         if self.accept_id_tokens:
             return
         by_login = typ != "at+jwt" and "acr" in payload and "auth_time" in payload and not scopes
-        if purpose == "id" or by_login or any(name in payload for name in _ID_TOKEN_ONLY):
+        # Keycloak before 25 leaves the nonce of the login in its access tokens, too; but it names them Bearer
+        by_login = (by_login or "nonce" in payload) and stated.get("typ") != "bearer"
+        if "id" in purposes or by_login or any(name in payload for name in _ID_TOKEN_ONLY):
             raise InvalidToken("The token is an id_token, not an access token.")
 
 
@@ -285,7 +292,7 @@ def read_image(members: _Members) -> str | None:
 
 
 def read_client_id(members: _Members) -> str | None:
-    """Return `client_id` (RFC 9068), else `azp` (OpenID Connect), else Okta's `cid`."""
+    """Return `client_id` (RFC 9068), else `azp` (OpenID Connect), else Okta's `cid`, else Entra's `appid`."""
     for name in _CLIENT_IDS:
         if (client_id := _said(members.get(name), _MAX_SUB)) is not None:
             return client_id
@@ -314,21 +321,36 @@ def read_roles(members: _Members) -> frozenset[str]:
 def read_permissions(members: _Members) -> Mapping[str, frozenset[str]]:
     """Return `permissions`, a map from an entity to the list of actions granted on it; read-only.
 
-    What Auther's `abac_required` names as well depends on conditions that only the provider can judge, at the moment of
-    the request; a token does not grant it.
+    What is withheld (see `read_withheld`) is not among them. What is withheld of one entity alone is still granted on
+    its type.
 
     Auth0's form is a list of strings without entities (`read:invoices` is one name there): they come under the key "".
     """
-    value, conditional = members.get("permissions"), members.get("abac_required")
-    granted = value if isinstance(value, dict) else {"": value}
-    conditions = conditional if isinstance(conditional, dict) else {}
+    value, withheld = members.get("permissions"), read_withheld(members)
 
-    def left(entity: str) -> frozenset[str]:
+    def is_withheld(entity: str, action: str) -> bool:
         # what is granted on every invoice under a condition is not granted on one of them without
-        withheld = {*_words(conditions.get(entity), None), *_words(conditions.get(entity.rpartition(":")[0]), None)}
-        return frozenset(_words(granted[entity], None)) - withheld
+        return any(action in withheld.get(name, ()) for name in (entity, entity.rpartition(":")[0]))
 
-    return MappingProxyType({entity: actions for entity in granted if (actions := left(entity))})
+    def is_granted(entity: str, action: str) -> bool:
+        apart, _, of = action.partition(":")
+        return not is_withheld(entity, action) and not (entity == "" and is_withheld(of, apart))
+
+    granted = value if isinstance(value, dict) else {"": value}
+    return _grants({
+        entity: [action for action in _words(actions, None) if is_granted(entity, action)]
+        for entity, actions in granted.items()
+    })  # fmt: skip
+
+
+def read_withheld(members: _Members) -> Mapping[str, frozenset[str]]:
+    """Return Auther's `abac_required`, a map from an entity to a list of actions (commas too); read-only.
+
+    What it names depends on conditions that only the provider can judge, at the moment of the request.
+    """
+    value = members.get("abac_required")
+    named = value if isinstance(value, dict) else {}
+    return _grants({entity: _words(actions, ",") for entity, actions in named.items()})
 
 
 def says_no_image(members: _Members) -> bool:
@@ -376,6 +398,9 @@ def _is_machine(members: _Members, sub: str, scopes: frozenset[str], client_id: 
         or any(members.get(name) == sub for name in _CLIENT_IDS)
         # Keycloak gives a client's service account a user id of its own, and this name.
         or (client_id is not None and members.get("preferred_username") == f"service-account-{client_id.lower()}")
+        # Entra says it only where that is configured; a person's token for an API has a scope, a machine's has none.
+        or members.get("idtyp") == "app"
+        or (client_id is not None and members.get("oid") == sub and not scopes)
     )
 
 
@@ -383,6 +408,10 @@ def _said(value: object, limit: int) -> str | None:
     if isinstance(value, str) and len(value) <= limit and "\0" not in value and value.strip():
         return value
     return None
+
+
+def _grants(actions: Mapping[str, Sequence[str]]) -> Mapping[str, frozenset[str]]:
+    return MappingProxyType({entity: frozenset(named) for entity, named in actions.items() if named})
 
 
 def _words(value: object, separator: str | None) -> Sequence[str]:
@@ -397,7 +426,10 @@ def _words(value: object, separator: str | None) -> Sequence[str]:
 
 
 def _instant(value: object) -> float | None:
-    """Return seconds since the epoch for an ISO 8601 text, seconds or milliseconds; None for anything else."""
+    """Return seconds since the epoch for an ISO 8601 text, seconds or milliseconds.
+
+    None for anything else, and for what lies before 1970 or after 2286: not every calendar has such a date.
+    """
     if isinstance(value, str):
         if _ISO_DATE.match(value) is None:
             return None
@@ -405,7 +437,9 @@ def _instant(value: object) -> float | None:
             moment = datetime.fromisoformat(value)
         except ValueError:
             return None
-        return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LAST_DATE * 1_000:
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    elif isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= _LAST_DATE * 1_000:
         return None
-    return value / 1_000 if value > _LEAST_MILLISECONDS else float(value)
+    else:
+        seconds = value / 1_000 if value > _LEAST_MILLISECONDS else float(value)
+    return seconds if 0 <= seconds <= _LAST_DATE else None

@@ -359,6 +359,8 @@ class AutherDirectory(_Finding):
         token, lasts = members.get("token"), members.get("expiresIn")
         if not isinstance(token, str) or not token or isinstance(lasts, bool) or not isinstance(lasts, int | float):
             raise DirectoryFailed(f"{url} answers without token and expiresIn.")
+        if not 0 < lasts < 366 * _DAY:
+            raise DirectoryFailed(f"{url} answers without token and expiresIn.")
         # A tenth early, thirty seconds at most: it must not run out on its way.
         self._token, self._ends = token, asked + lasts - min(30, lasts / 10)
 

@@ -97,6 +97,29 @@ class TestPermissions:
         guard = requires_permission("invoice", "read", id="number")
         assert await status(serve, provider, [guard], permissions=granted) == expected
 
+    @pytest.mark.parametrize(
+        ("granted", "conditional", "expected"),
+        [
+            ({"invoice": ["read"]}, {"invoice:7": ["read"]}, 403),
+            ({"invoice": ["read"], "invoice:7": ["read"]}, {"invoice:7": ["read"]}, 403),
+            ({"invoice:7": ["read"]}, {"invoice": ["read"]}, 403),
+            (["read:invoice"], {"invoice:7": ["read"]}, 403),
+            (["read:invoice"], {"invoice": ["read"]}, 403),
+            ({"invoice": ["read"]}, {"invoice:8": ["read"]}, 200),
+            ({"invoice": ["read"]}, {"invoice:7": ["edit"]}, 200),
+        ],
+    )
+    async def test_what_only_the_provider_can_judge_is_not_granted(
+        self, serve: Serve, provider: Provider, granted: object, conditional: object, expected: int
+    ) -> None:
+        guard = requires_permission("invoice", "read", id="number")
+        claims = {"permissions": granted, "abac_required": conditional}
+        assert await status(serve, provider, [guard], **claims) == expected
+
+    async def test_a_condition_on_one_says_nothing_of_the_type(self, serve: Serve, provider: Provider) -> None:
+        claims = {"permissions": {"invoice": ["read"]}, "abac_required": {"invoice:7": ["read"]}}
+        assert await status(serve, provider, [requires_permission("invoice", "read")], **claims) == 200
+
     async def test_without_an_id_only_all_of_the_type_will_do(self, serve: Serve, provider: Provider) -> None:
         guard = requires_permission("invoice", "read")
         assert await status(serve, provider, [guard], permissions={"invoice:7": ["read"]}) == 403

@@ -57,6 +57,10 @@ GOOD: dict[str, tuple[str, Claims]] = {
                 "invoice": frozenset({"read", "create"}), "invoice:42": frozenset({"read"}),
                 "note": frozenset({"read"}),
             },
+            withheld={
+                "invoice": frozenset({"delete", "approve"}), "note:7": frozenset({"read"}),
+                "report": frozenset({"sign"}),
+            },
         ),
     ),
     "a session JWT of Auther": (
@@ -131,6 +135,27 @@ GOOD: dict[str, tuple[str, Claims]] = {
             client_id="web", scopes=frozenset({"openid", "email"}), roles=frozenset({"offline_access", "admin"}),
             email="ada@x.example", email_verified=True, name="Ada",
         ),
+    ),
+    "an access token of Keycloak 24, with the nonce of the login": (
+        mint(
+            payload(typ="Bearer", azp="web", nonce="n", session_state="s", acr="1", auth_time=int(NOW), scope=""),
+            algorithm="RS256", header={"typ": "JWT"},
+        ),
+        claims(client_id="web"),
+    ),
+    "an access token of Entra": (
+        mint(
+            payload(sub="pairwise", oid="o-1", azp="web", azpacr="0", scp="read", name="Ada", tid="t", ver="2.0"),
+            algorithm="RS256", header={"typ": "JWT"},
+        ),
+        claims(sub="pairwise", client_id="web", scopes=frozenset({"read"}), name="Ada"),
+    ),
+    "an app-only token of Entra, v1": (
+        mint(
+            payload(sub="o-2", oid="o-2", appid="worker", appidacr="1", roles=["Read.All"], tid="t", ver="1.0"),
+            algorithm="RS256", header={"typ": "JWT"},
+        ),
+        claims(sub="o-2", kind="machine", client_id="worker", roles=frozenset({"Read.All"})),
     ),
     "mirrored members of every wrong type": (
         mint(payload(email=7, email_verified="yes", name=["Ada"], picture={}, roles=7, permissions="x", scope={})),

@@ -318,6 +318,7 @@ def claims() -> Iterator[tuple[str, str]]:
                 f"https://other.example,{AUDIENCE}", ["https://other.example"], ISSUER, "*"),
         "sub": (..., None, "", 7, 0, True, [], ["user-1"], {}, "u" * 256, "user\0admin", "\0"),
         "typ": ("ID", "Refresh", "Offline", "Logout"),
+        "token_use": ("id", "refresh"),
         "events": ({"http://schemas.openid.net/event/backchannel-logout": {}}, {}),
         "nonce": ("n-0S6_WzA2Mj", None),
         "at_hash": ("MTIzNDU2Nzg5MDEyMzQ1Ng",),
@@ -335,6 +336,8 @@ def claims() -> Iterator[tuple[str, str]]:
         "an id_token of OpenID Connect",
         mint(payload(nonce="n", at_hash="h", acr="1", auth_time=1), algorithm="RS256"),
     )
+    yield "an id_token of Cognito", mint(payload(token_use="id", auth_time=1, event_id="e"), algorithm="RS256")
+    yield "an id_token that Keycloak would have named ID", mint(payload(typ="Bearer", nonce="n", at_hash="h"))
     yield "an id_token that says it is an access token", mint(payload(nonce="n"), header={"typ": "at+jwt"})
     yield "a logout token", mint(payload(events={"x": {}}, sid="s", jti="j"), header={"typ": "logout+jwt"})
     yield "no claims at all", mint({})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from app.idp.claims import (
     ClaimRules,
     Claims,
+    read_ban_end,
     read_client_id,
     read_disabled,
     read_email,
@@ -18,6 +20,7 @@ from app.idp.claims import (
     read_permissions,
     read_roles,
     read_scopes,
+    read_withheld,
 )
 from tests.idp.issuer import AUDIENCE, ISSUER, NOW, payload
 from tests.shown import shown
@@ -43,6 +46,11 @@ class TestKind:
             {"gty": "client_credentials"},
             {"sub": "M2M@clients"},
             {"azp": "Worker", "preferred_username": "service-account-worker"},
+            {"idtyp": "app", "azp": "worker"},
+            {"idtyp": "app", "scp": "read"},
+            {"oid": "user-1", "azp": "worker", "roles": ["Read.All"]},
+            {"oid": "user-1", "appid": "worker", "appidacr": "1", "roles": ["Read.All"]},
+            {"appid": "user-1"},
         ],
         ids=shown,
     )
@@ -60,6 +68,11 @@ class TestKind:
             {"sub": "someone@clients.example"},
             {"azp": "web", "preferred_username": "service-account-other"},
             {"preferred_username": "service-account-None"},
+            {"idtyp": "user", "oid": "o-1", "azp": "web", "scp": "read"},
+            {"oid": "o-1", "appid": "web", "scp": "read"},
+            {"oid": "o-1", "appid": "web"},
+            {"oid": "user-1", "azp": "web", "scp": "read"},
+            {"oid": "user-1"},
         ],
         ids=shown,
     )
@@ -70,6 +83,7 @@ class TestKind:
         assert read_client_id({"azp": "b", "client_id": "a"}) == "a"
         assert read_client_id({"client_id": 7, "azp": "b"}) == "b"
         assert read_client_id({"cid": "c"}) == "c"
+        assert read_client_id({"appid": "d"}) == "d"
         assert read_client_id({}) is None
 
 
@@ -224,6 +238,46 @@ class TestGrants:
     def test_permissions(self, value: object, permissions: dict[str, set[str]]) -> None:
         assert read_permissions({"permissions": value}) == permissions
 
+    @pytest.mark.parametrize(
+        ("value", "conditional", "permissions"),
+        [
+            ({"note": ["read", "edit"]}, {"note": ["read"]}, {"note": {"edit"}}),
+            ({"note:7": ["read", "edit"]}, {"note": ["read"]}, {"note:7": {"edit"}}),
+            ({"note": ["read"]}, {"note:7": ["read"]}, {"note": {"read"}}),
+            ({"note": ["read"], "note:7": ["read"]}, {"note:7": ["read"]}, {"note": {"read"}}),
+            ({"note": ["read"]}, {"note": "read"}, {}),
+            ({"note": ["read"]}, {"note": " read , edit"}, {}),
+            (["read:note", "edit:note"], {"note": ["read"]}, {"": {"edit:note"}}),
+            (["read:note:7"], {"note": ["read"]}, {}),
+            ({"": ["read:note", "edit:note"]}, {"note": ["read"]}, {"": {"edit:note"}}),
+            (["read:note", "sync"], {"": ["sync", "read:note"]}, {}),
+            (["read:note"], {"note:7": ["read"]}, {"": {"read:note"}}),
+            ({"note": ["read"]}, {"notes": ["read"], "note": ["edit"]}, {"note": {"read"}}),
+            ({"note": ["read"]}, {"note": None, "x": 7}, {"note": {"read"}}),
+            ({"note": ["read"]}, None, {"note": {"read"}}),
+        ],
+        ids=shown,
+    )
+    def test_what_only_the_provider_can_judge_is_not_among_them(
+        self, value: object, conditional: object, permissions: dict[str, set[str]]
+    ) -> None:
+        assert read_permissions({"permissions": value, "abac_required": conditional}) == permissions
+
+    @pytest.mark.parametrize(
+        ("conditional", "withheld"),
+        [
+            ({"note": ["read", "edit"], "note:7": ["sign"]}, {"note": {"read", "edit"}, "note:7": {"sign"}}),
+            ({"note": [], "x": None, "y": [7]}, {}),
+            ({"note": "read, edit"}, {"note": {"read", "edit"}}),
+            (None, {}),
+            (7, {}),
+        ],
+        ids=shown,
+    )
+    def test_withheld(self, conditional: object, withheld: dict[str, set[str]]) -> None:
+        assert read_withheld({"abac_required": conditional}) == withheld
+        assert read_claims(abac_required=conditional).withheld == withheld
+
     def test_permissions_are_read_only_for_they_are_shared(self) -> None:
         found = read_permissions({"permissions": {"invoice": ["read"]}})
         with pytest.raises(TypeError):
@@ -250,6 +304,10 @@ class TestDisabled:
             {"banned": True, "banExpires": True},
             {"banned": True, "banExpires": -1},
             {"banned": True, "banExpires": 10**400},
+            {"banned": True, "banExpires": "9999-12-31T23:59:59-14:00"},
+            {"banned": True, "banExpires": "2286-11-20T17:46:40Z"},
+            {"banned": True, "banExpires": "0001-01-01T00:00:00Z"},
+            {"banned": True, "banExpires": "0001-01-01T00:00:00+14:00"},
             {"banned": True, "banExpires": []},
             {"status": "banned"},
             {"status": "Deactivated"},
@@ -283,3 +341,28 @@ class TestDisabled:
     )
     def test_not_shut_out(self, members: dict[str, Any]) -> None:
         assert read_disabled(members, NOW) is False
+
+    @pytest.mark.parametrize(
+        ("end", "seconds"),
+        [
+            ("2027-01-15T08:01:00.500Z", FUTURE + 0.5),
+            (FUTURE * 1_000, FUTURE),
+            ("2286-11-20T17:46:39Z", 9_999_999_999),
+            ("2286-11-20T17:46:40Z", None),
+            ("9999-12-31T23:59:59Z", None),
+            ("9999-12-31T23:59:59-14:00", None),
+            ("1969-12-31T23:59:59Z", None),
+            ("0001-01-01T00:00:00+14:00", None),
+            (10_000_000_000, None),
+            (9_999_999_999_001, None),
+            (-1, None),
+            (1e300, None),
+            ("soon", None),
+        ],
+    )  # fmt: skip
+    def test_a_ban_ends_at_a_date_that_everybody_can_write_or_not_at_all(
+        self, end: object, seconds: float | None
+    ) -> None:
+        assert read_ban_end({"banned": True, "banExpires": end}) == seconds
+        if seconds is not None:
+            assert datetime.fromtimestamp(seconds, UTC).year < 2287

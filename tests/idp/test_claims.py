@@ -170,6 +170,11 @@ class TestPurpose:
             {"acr": "1", "auth_time": 1},
             {"acr": "1", "auth_time": 1, "scope": ""},
             {"typ": "ID"},
+            {"token_use": "id"},
+            {"token_use": "id", "typ": "Bearer"},
+            {"typ": "Bearer", "at_hash": "h"},
+            {"typ": "Bearer", "c_hash": "h"},
+            {"token_use": "bearer", "nonce": "n"},
         ],
         ids=shown,
     )
@@ -184,6 +189,8 @@ class TestPurpose:
         lenient = ClaimRules(issuers=[ISSUER], audiences=[AUDIENCE], accept_id_tokens=True)
         with pytest.raises(InvalidToken, match="not an access token"):
             read(rules=lenient, typ=purpose)
+        with pytest.raises(InvalidToken, match="not an access token"):
+            read(rules=lenient, token_use=purpose)
 
     @pytest.mark.parametrize("events", [{"http://schemas.openid.net/event/backchannel-logout": {}}, {}, None])
     def test_security_events_never_are(self, events: object) -> None:
@@ -195,7 +202,12 @@ class TestPurpose:
         assert read(acr="1", auth_time=1, scope="openid").scopes == {"openid"}
         assert read(header_typ="at+jwt", acr="1", auth_time=1).sub == "user-1"
         assert read(typ="Bearer", acr="1").sub == "user-1"
-        assert read(typ=7).sub == "user-1"
+        assert read(typ=7, token_use=["id"]).sub == "user-1"
+        assert read(token_use="access").sub == "user-1"
+
+    def test_what_keycloak_names_bearer_may_hold_what_the_login_left_in_it(self) -> None:
+        assert read(typ="Bearer", nonce="n", acr="1", auth_time=1, scope="openid").scopes == {"openid"}
+        assert read(typ="Bearer", acr="1", auth_time=1, scope="").sub == "user-1"
 
     def test_a_required_type(self) -> None:
         rules = ClaimRules(issuers=[ISSUER], audiences=[AUDIENCE], required_typ="application/AT+JWT")
@@ -236,12 +248,12 @@ anything = st.recursive(
     max_leaves=6,
 )
 NAMES = [
-    "iss", "sub", "aud", "exp", "nbf", "iat", "typ", "nonce", "acr", "auth_time", "events", "scope", "scp", "client_id",
-    "azp", "cid", "gty", "apiKeyId", "preferred_username", "email", "email_verified", "emailVerified", "name",
-    "picture", "image", "profile", "role", "roles", "realm_access", "permissions", "banned", "banExpires",
-    "ban_expires", "status", "deactivatedAt",
+    "iss", "sub", "aud", "exp", "nbf", "iat", "typ", "token_use", "nonce", "acr", "auth_time", "events", "scope", "scp",
+    "client_id", "azp", "cid", "appid", "oid", "idtyp", "gty", "apiKeyId", "preferred_username", "email",
+    "email_verified", "emailVerified", "name", "picture", "image", "profile", "role", "roles", "realm_access",
+    "permissions", "abac_required", "banned", "banExpires", "ban_expires", "status", "deactivatedAt",
 ]  # fmt: skip
-DECIDING = {"iss", "sub", "aud", "exp", "nbf", "iat", "typ", "nonce", "events", "acr"}
+DECIDING = {"iss", "sub", "aud", "exp", "nbf", "iat", "typ", "token_use", "nonce", "events", "acr"}
 
 
 class TestAnything:

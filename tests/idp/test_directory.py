@@ -468,7 +468,15 @@ class TestCredentials:
         assert "sesame" not in caught.value.message
 
     @pytest.mark.parametrize(
-        "answer", [{}, {"token": "t"}, {"token": "", "expiresIn": 900}, {"token": "t", "expiresIn": "900"}]
+        "answer",
+        [
+            {},
+            {"token": "t"},
+            {"token": "", "expiresIn": 900},
+            {"token": "t", "expiresIn": "900"},
+            {"token": "t", "expiresIn": 10**400},
+            {"token": "t", "expiresIn": 0},
+        ],
     )
     async def test_an_exchange_that_gives_no_token_is_a_fault(self, answer: object) -> None:
         provider = Auther("ada")

@@ -53,12 +53,15 @@ class TestHostileTokens:
             accepted.add(name)
         assert accepted == {
             "typ 'ID'",
+            "token_use 'id'",
             "nonce 'n-0S6_WzA2Mj'",
             "nonce None",
             "at_hash 'MTIzNDU2Nzg5MDEyMzQ1Ng'",
             "c_hash 'MTIzNDU2Nzg5MDEyMzQ1Ng'",
             "an id_token by its acr and auth_time",
             "an id_token of OpenID Connect",
+            "an id_token of Cognito",
+            "an id_token that Keycloak would have named ID",
             "an id_token that says it is an access token",
         }
 

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.pool import QueuePool
+from sqlalchemy.util import await_
 
+from app.api.problems import is_database_down
 from app.asgi import served_from
 from app.db import create_engine
 from app.errors import NotMigrated
@@ -19,7 +25,7 @@ from app.idp.events import IdpEvent
 from app.users.erasure import erase, survey
 from app.users.events import Outcome, apply_event
 from app.users.identity import ShadowRules
-from app.users.rows import find
+from app.users.rows import find, sqlstate
 from app.users.shadow import check_shape, edit, provision
 from tests import pgbouncer
 from tests.migrated import make_migrated
@@ -38,8 +44,14 @@ pytestmark = [
 
 
 @pytest.fixture
-def bounced(server: Server, make_database: Callable[[str | None], str]) -> Iterator[Callable[..., str]]:
-    with pgbouncer.before(make_migrated(server, make_database)) as start:
+def direct(server: Server, make_database: Callable[[str | None], str]) -> str:
+    """The address of the database without the pooler."""
+    return make_migrated(server, make_database)
+
+
+@pytest.fixture
+def bounced(direct: str) -> Iterator[Callable[..., str]]:
+    with pgbouncer.before(direct) as start:
         yield start
 
 
@@ -66,6 +78,12 @@ async def execute(engine: AsyncEngine, *statements: str) -> None:
     async with engine.begin() as connection:
         for statement in statements:
             await connection.execute(text(statement))
+
+
+def sync_pool(engine: AsyncEngine) -> QueuePool:
+    pool = engine.sync_engine.pool
+    assert isinstance(pool, QueuePool)
+    return pool
 
 
 def deletion(sub: str, seconds: int = 60) -> IdpEvent:
@@ -118,6 +136,119 @@ class TestARequest:
         assert set(counts) == {0}
 
 
+@dataclass
+class Loss:
+    """Ends every server process behind the pooler, once, after a number of statements of an engine."""
+
+    server: Server
+    url: str
+    turns: int
+    """How often the loop may turn afterwards: so much of the news has come when the next statement is sent."""
+    statements: int = 0
+    """After which it happens; 0 for not yet."""
+    seen: int = 0
+
+    def listen(self, engine: AsyncEngine) -> None:
+        event.listen(engine.sync_engine, "after_cursor_execute", self._count)
+
+    def after(self, statements: int) -> None:
+        self.statements, self.seen = statements, 0
+
+    @property
+    def happened(self) -> bool:
+        return 0 < self.statements <= self.seen
+
+    def _count(self, *_: object) -> None:
+        self.seen += 1
+        if self.seen == self.statements:
+            self.server.psql(
+                self.url,
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                "WHERE pid <> pg_backend_pid() AND datname = current_database() AND backend_type = 'client backend'",
+            )
+            for _turn in range(self.turns):
+                await_(asyncio.sleep(0))
+
+
+@pytest.fixture
+async def loss(request: pytest.FixtureRequest, engine: AsyncEngine, server: Server, direct: str) -> Loss:
+    await provision(engine, claims(), RULES)  # now it knows that there is a pooler
+    loss = Loss(server, direct, request.param)
+    loss.listen(engine)
+    return loss
+
+
+@pytest.mark.parametrize("loss", range(5), indirect=True)
+class TestALostConnection:
+    async def test_between_any_two_statements_and_before_commit_it_is_tried_again(
+        self, engine: AsyncEngine, loss: Loss
+    ) -> None:
+        lost = 0
+        for number in range(1, 10):
+            for sub in ("ada", f"new{number}"):
+                loss.after(number)
+                assert (await provision(engine, claims(sub), RULES)).email == f"{sub}@example.com"
+                lost += loss.happened
+                assert sync_pool(engine).checkedout() == 0
+        # where the row is there, set_config and SELECT; of a new one another SELECT, and set_config and INSERT
+        assert lost >= 2 + 5
+
+    async def test_what_is_not_tried_again_says_that_the_database_is_away(
+        self, engine: AsyncEngine, loss: Loss
+    ) -> None:
+        for number in (1, 2):
+            loss.after(number)
+            with pytest.raises(DBAPIError) as caught:
+                await find(engine, "ada")
+            assert loss.happened
+            assert caught.value.connection_invalidated
+            assert is_database_down(caught.value)
+            assert sync_pool(engine).checkedout() == 0
+
+
+class TestCommitOfOneStatement:
+    AT_COMMIT = (
+        "CREATE FUNCTION public.at_commit() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {} RETURN NULL; END $$",
+        "CREATE CONSTRAINT TRIGGER at_commit AFTER INSERT ON public.users DEFERRABLE INITIALLY DEFERRED "
+        "FOR EACH ROW EXECUTE FUNCTION public.at_commit()",
+    )
+    INSERT = "INSERT INTO users (id, name, email, email_verified) VALUES ('x', '', 'x@x', false)"
+
+    async def alone(self, engine: AsyncEngine) -> None:
+        async with engine.connect() as connection:
+            await connection.execution_options(isolation_level="AUTOCOMMIT")
+            await connection.exec_driver_sql(self.INSERT)
+
+    async def prepare(self, engine: AsyncEngine, does: str) -> None:
+        await execute(engine, *(statement.format(does) for statement in self.AT_COMMIT))
+
+    async def test_what_postgresql_says_of_the_row_is_said_of_the_row(self, engine: AsyncEngine) -> None:
+        await self.prepare(engine, "RAISE unique_violation;")
+        for _ in range(12):
+            with pytest.raises(IntegrityError) as caught:
+                await self.alone(engine)
+            assert (sqlstate(caught.value), caught.value.connection_invalidated) == ("23505", False)
+        assert sync_pool(engine).checkedout() == 0
+        assert await value(engine, "SELECT count(*) FROM users") == 0
+
+    async def test_no_answer_is_waited_for_as_long_as_for_any(
+        self, anyio_backend: object, bounced: Callable[..., str]
+    ) -> None:
+        url = bounced("transaction", "default_pool_size = 3")
+        engine = create_engine(
+            url, server_settings=served_from("public", 10), through_pooler=True, command_timeout=0.5,
+            pool_size=1, max_overflow=0,
+        )  # fmt: skip
+        await self.prepare(engine, "PERFORM pg_sleep(4);")
+        begun = time.monotonic()
+        with pytest.raises(TimeoutError) as caught:
+            await self.alone(engine)
+        assert time.monotonic() - begun < 3
+        assert is_database_down(caught.value)
+        assert await value(engine, "SELECT 1") == 1
+        await engine.dispose()
+
+
 class TestParameters:
     BESIDE = (
         "CREATE SCHEMA public_shadow",
@@ -151,10 +282,8 @@ class TestParameters:
 
 
 class TestDirect:
-    async def test_one_statement_alone_has_no_transaction_around_it(
-        self, anyio_backend: object, server: Server, make_database: Callable[[str | None], str]
-    ) -> None:
-        engine = served(make_migrated(server, make_database))
+    async def test_one_statement_alone_has_no_transaction_around_it(self, anyio_backend: object, direct: str) -> None:
+        engine = served(direct)
         await provision(engine, claims(), RULES)
         sent: list[str] = []
         event.listen(engine.sync_engine, "before_cursor_execute", lambda *what: sent.append(what[2]))
