@@ -116,9 +116,11 @@ def _unknown(now: Made) -> Finding:
 
 def _of_any_column(made: Sequence[str]) -> list[str]:
     """Return what makes adopt's view, whatever the columns of the old app's table are called that it shows."""
-    return [re.sub(r'^( *(?:SELECT )?)(?:\S.* AS |\S.*\.)([^.\n]+)$', r"\1\2", text, flags=re.MULTILINE) for text in made]
+    return [_SHOWN.sub(r"\1\2", text) for text in made]
 
 
+_SHOWN = re.compile(r"^( *(?:SELECT )?)(?:\S.* AS |\S.*\.)([^.\n]+)$", re.MULTILINE)
+"""A line of a view's query: what is before the column's own name is where it comes from."""
 _NAME = r'(?:"(?:[^"]|"")*"|[^\s."]+)'
 _DROPS = (
     rf"ALTER TABLE (?P<on>\S.*) DROP CONSTRAINT (?P<name>{_NAME})",

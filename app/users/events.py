@@ -1,7 +1,7 @@
 """What the provider says unasked: its events, and what reconciliation reads back, applied to rows and standings.
 
     created, updated   the row is made or follows; `created` brings a deleted one back if it is newer than the deletion
-    verified           the address that the row has is verified
+    verified           the address is verified; one that names none dates nothing but that
     deleted            soft: the row says nothing of the user any more; erase: it goes, with what cascades from it
                        either way a row that is deleted stays, so that no token makes the user anew
     other, tests       recorded only
@@ -20,7 +20,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Literal
 
-from sqlalchemy import select, update
+from sqlalchemy import ColumnElement, exists, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
@@ -30,6 +30,7 @@ from app.users.erasure import Blocked, erase_row
 from app.users.identity import AddressLost, Identity, ShadowRules, ShadowUser
 from app.users.model import ReceivedEvent, Standing, User
 from app.users.rows import (
+    COLUMNS,
     Overtaken,
     add,
     as_read,
@@ -40,10 +41,12 @@ from app.users.rows import (
     hold,
     live,
     lock_addresses,
+    lock_user,
     persistently,
     read,
     tell,
     transaction,
+    verified_since,
 )
 
 _log = logging.getLogger(__name__)
@@ -86,6 +89,8 @@ async def apply_event(engine: AsyncEngine, event: IdpEvent, rules: ShadowRules, 
     async def attempt(connection: AsyncConnection, fit: _Fit) -> tuple[Outcome, AddressLost | None]:
         if not await _record(connection, event):
             return Outcome.deduped, None
+        if event.sub is not None:
+            await lock_user(connection, event.sub)
         outcome, lost = await _apply(connection, event, rules, on_deleted, fit)
         if outcome is not Outcome.applied:
             mine = ReceivedEvent.id == event.id
@@ -215,46 +220,48 @@ async def _begin(
 ) -> tuple[Outcome, AddressLost | None]:
     """Let `created`, which may come last of all, say what nothing that came before it has said.
 
-    That is a name and an address where the row has none; and an event that verified the address, which came when there
-    was no row to verify it in, counts now.
+    That is a name and an address where the row has none. Said before a deletion, it is what the deletion took away.
     """
     user = await read(connection, stated.sub)
-    if user is None or user.deleted_at is not None:
+    if user is None or user.deleted_at is not None or stated.stated_at is None:
         return outcome, lost
-    if not user.name and stated.name:
-        user = await _write(connection, user, name=stated.name)
-        outcome = Outcome.applied
-    if user.email is None and stated.email is not None:
+    # a row that has just followed has no address because another user has it by a newer statement
+    takes = user.email is None and stated.email is not None and outcome is not Outcome.applied
+    if not (takes or (stated.name and not user.name)) or await _deleted_since(connection, stated.sub, stated.stated_at):
+        return outcome, lost
+    if takes:
         await lock_addresses(connection, {stated.address, user.stored_email})
         followed = await hold(connection, stated, partial(_take, connection, user, stated))
-        user, lost = followed.user, followed.lost or lost
+        user, lost = followed.user, followed.lost
         outcome = Outcome.applied if user.email is not None else outcome
-    if user.email is not None and user.email == stated.email and not user.email_verified:
-        verified = select(ReceivedEvent.id).where(
-            ReceivedEvent.sub == stated.sub,
-            ReceivedEvent.type == "user.verified",
-            ReceivedEvent.outcome == Outcome.unchanged.value,
-            ReceivedEvent.stated_at >= stated.stated_at,
-        )
-        if (await connection.execute(verified.limit(1))).one_or_none() is not None:
-            await _write(connection, user, email_verified=True)
-            outcome = Outcome.applied
+    if stated.name and not user.name:
+        # who may edit the name does so without a date
+        if await change(connection, live(user.id), as_read(user), COLUMNS[1] == "", name=stated.name) is None:
+            raise Overtaken
+        outcome = Outcome.applied
     return outcome, lost
 
 
 async def _take(connection: AsyncConnection, user: ShadowUser, stated: Identity, address: str) -> ShadowUser | None:
     if address != stated.email:
         return user  # another has it, by a newer statement
+    verified: bool | ColumnElement[bool] = bool(stated.email_verified)
+    if not verified and stated.stated_at is not None:
+        # what was applied verified an address that the row has lost
+        verified = verified_since(user.id, stated.stated_at, outcomes=(Outcome.unchanged.value,))
     async with connection.begin_nested():
-        gets = {"email": address, "email_verified": bool(stated.email_verified)}
-        return await change(connection, User.id == user.id, as_read(user), **gets)
+        return await change(connection, live(user.id), as_read(user), email=address, email_verified=verified)
 
 
-async def _write(connection: AsyncConnection, user: ShadowUser, **values: object) -> ShadowUser:
-    written = await change(connection, User.id == user.id, as_read(user), **values)
-    if written is None:
-        raise Overtaken
-    return written
+async def _deleted_since(connection: AsyncConnection, sub: str, moment: datetime) -> bool:
+    """Tell whether an event said that the user was deleted, in the second of `moment` or later."""
+    deleted = exists().where(
+        ReceivedEvent.sub == sub,
+        ReceivedEvent.type == "user.deleted",
+        ReceivedEvent.outcome != Outcome.ignored.value,
+        ReceivedEvent.stated_at >= moment.replace(microsecond=0),
+    )
+    return bool((await connection.execute(select(deleted))).scalar_one())
 
 
 async def _verify(connection: AsyncConnection, stated: Identity) -> Outcome:
@@ -269,11 +276,12 @@ async def _verify(connection: AsyncConnection, stated: Identity) -> Outcome:
     # it only adds: said in the same second as the address itself, it is said of that
     if known is not None and date < _as_finely(known, date):
         return Outcome.unchanged
+    # one that names no address dates nothing: what states the address that it is about may have yet to come
+    later = known if stated.email is None else max(known or date, date)
     if user.email_verified:
-        if stated.is_newer_than(known):
+        if later != known:
             await confirm(connection, stated, user)
         return Outcome.unchanged
-    later = date if known is None else max(known, date)
     if await change(
         connection, live(stated.sub), as_read(user), email_verified=True, identity_updated_at=later
     ) is None:  # fmt: skip

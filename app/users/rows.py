@@ -3,7 +3,8 @@
 `follow` writes what was stated. Where that changes who has an address, it is decided one at a time for each address:
 the newer assertion gets it, the other row a placeholder. Rows are never merged or linked by address.
 
-    locks are taken in one order: the event's id, the addresses sorted, the row that loses its address, the own row
+    locks are taken in one order: the event's id, its user, the addresses sorted, the row that loses its address, the
+    own row
 
 The promise: what a newer statement said is never overwritten by an older one, whoever comes between; any number of
 transactions at once end, none by a deadlock among themselves.
@@ -15,25 +16,37 @@ import asyncio
 import hashlib
 import logging
 import random
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from datetime import datetime
 from typing import Any, TypeVar
 
-from sqlalchemy import ColumnElement, Row, bindparam, false, func, literal_column, or_, select, update
+from sqlalchemy import ColumnElement, Row, bindparam, exists, false, func, literal_column, or_, select, update
 from sqlalchemy.dialects.postgresql import insert
 from sqlalchemy.exc import DBAPIError, IntegrityError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.orm import InstrumentedAttribute
 
 from app.errors import Contended, NotMigrated
-from app.users.identity import PLACEHOLDER_DOMAIN, AddressLost, Identity, ShadowRules, ShadowUser, placeholder
-from app.users.model import Standing, User
+from app.users.identity import (
+    PLACEHOLDER_DOMAIN,
+    AddressLost,
+    Identity,
+    ShadowRules,
+    ShadowUser,
+    is_placeholder,
+    placeholder,
+)
+from app.users.model import ReceivedEvent, Standing, User
 
 _log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 
 _LOCK_SPACE = 0x5AD0
 """The first half of our advisory locks' keys; the second is a hash of the address."""
+_USER_SPACE = 0x5AD1
+"""The same of the locks of users; the second is a hash of the id."""
 _ATTEMPTS = 12
 _LONGEST_PAUSE = 0.1
 _UNIQUE_VIOLATION = "23505"
@@ -102,11 +115,14 @@ async def read(connection: AsyncConnection, sub: str, *, lock: bool = False) -> 
 
 async def add(connection: AsyncConnection, stated: Identity, address: str, **more: Any) -> ShadowUser | None:
     """Insert the row unless its id or its address is taken."""
+    verified: bool | ColumnElement[bool] = bool(stated.email_verified) and address == stated.email
+    if address == stated.email and not verified and stated.stated_at is not None:
+        verified = verified_since(stated.sub, stated.stated_at)
     values = {
         "id": stated.sub,
         "name": stated.name or "",  # the column wants one, and any other would be our invention
         "email": address,
-        "email_verified": bool(stated.email_verified) and address == stated.email,
+        "email_verified": verified,
         "image": stated.image,
         "identity_updated_at": stated.stated_at,
         **more,
@@ -117,7 +133,13 @@ async def add(connection: AsyncConnection, stated: Identity, address: str, **mor
 
 
 async def change(connection: AsyncConnection, *where: ColumnElement[bool], **values: Any) -> ShadowUser | None:
-    """Update the one row that matches, if one does."""
+    """Update the one row that matches, if one does.
+
+    An address that was not verified as of `identity_updated_at` is, where an event said so later and came before.
+    """
+    stated_at = values.get("identity_updated_at")
+    if stated_at is not None and values.get("email_verified") is False and not is_placeholder(values.get("email", "")):
+        values["email_verified"] = verified_since(User.id, stated_at)
     statement = update(User).where(*where).values(**values).returning(*COLUMNS)
     return user_of((await connection.execute(statement)).one_or_none())
 
@@ -127,6 +149,21 @@ def live(sub: str) -> ColumnElement[bool]:
     return (User.id == sub) & User.deleted_at.is_(None)
 
 
+def verified_since(
+    sub: str | InstrumentedAttribute[str], moment: datetime, *, outcomes: Sequence[str] = ("applied", "unchanged")
+) -> ColumnElement[bool]:
+    """Match if an event said, at `moment` or later, that the user's address is verified, whichever that was.
+
+    One that named an address dated the row with it; so it is older than any address the row gets afterwards.
+    """
+    return exists().where(
+        ReceivedEvent.sub == sub,
+        ReceivedEvent.type == "user.verified",
+        ReceivedEvent.outcome.in_(outcomes),
+        ReceivedEvent.stated_at >= moment,
+    )
+
+
 def older(stated: Identity) -> ColumnElement[bool]:
     """Match rows only while what they know is older; evaluated again by PostgreSQL after it waited for a writer."""
     known = User.identity_updated_at
@@ -134,9 +171,9 @@ def older(stated: Identity) -> ColumnElement[bool]:
 
 
 def as_read(user: ShadowUser) -> ColumnElement[bool]:
-    """Match the row only while nobody has stated anything since it was read, nor taken its address."""
+    """Match the row only while nobody has stated anything since it was read, nor taken or verified its address."""
     known = User.identity_updated_at.is_not_distinct_from(user.identity_updated_at)
-    return known & (COLUMNS[2] == user.stored_email)
+    return known & (COLUMNS[2] == user.stored_email) & (COLUMNS[3] == user.email_verified)
 
 
 def user_of(row: Row[*tuple[Any, ...]] | None) -> ShadowUser | None:
@@ -213,7 +250,9 @@ def _changes(user: ShadowUser | None, stated: Identity, rules: ShadowRules, retu
     # What the app owns is taken at first sight, and this is one where the deletion left nothing.
     kept = frozenset(name for name in rules.app_owned if getattr(user, name))
     changes = stated.changes(user, replace(rules, app_owned=kept))
-    return changes | {"deleted_at": None, "identity_updated_at": stated.stated_at}
+    # The address that a row kept may have been verified while the row was deleted: `change` looks.
+    kept_address = {} if user.email is None else {"email_verified": user.email_verified}
+    return kept_address | changes | {"deleted_at": None, "identity_updated_at": stated.stated_at}
 
 
 async def confirm(connection: AsyncConnection, stated: Identity, user: ShadowUser) -> None:
@@ -303,9 +342,17 @@ async def lock_addresses(connection: AsyncConnection, addresses: Iterable[str]) 
     Whoever changes who has an address holds the locks of those the row has and gets, taken in one order: so two users
     who swap addresses come one after the other and cannot deadlock.
     """
-    digests = (hashlib.blake2b(address.lower().encode(), digest_size=4).digest() for address in addresses)
-    for key in sorted({int.from_bytes(digest, signed=True) for digest in digests}):
+    for key in sorted({_key(address.lower()) for address in addresses}):
         await connection.execute(select(func.pg_advisory_xact_lock(_LOCK_SPACE, key)))
+
+
+async def lock_user(connection: AsyncConnection, sub: str) -> None:
+    """Make other events of the user wait for the end of our transaction: each sees what those before it said."""
+    await connection.execute(select(func.pg_advisory_xact_lock(_USER_SPACE, _key(sub))))
+
+
+def _key(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=4).digest(), signed=True)
 
 
 def tell(lost: AddressLost | None, rules: ShadowRules) -> None:

@@ -24,6 +24,9 @@ RULES = ShadowRules()
 NUMBERS = itertools.count()
 APPLIED, UNCHANGED, IGNORED, DEDUPED = Outcome.applied, Outcome.unchanged, Outcome.ignored, Outcome.deduped
 
+TOMBSTONE = "name, email, email_verified, image"
+NOTHING = ("", "ada@placeholder.invalid", False, None)
+
 
 def at(seconds: float) -> datetime:
     """Return so many seconds after Monday."""
@@ -72,6 +75,17 @@ async def execute(engine: AsyncEngine, *statements: str) -> None:
 async def row(engine: AsyncEngine, columns: str, sub: str = "ada") -> tuple[Any, ...]:
     (found,) = await query(engine, f"SELECT {columns} FROM users WHERE id = '{sub}'")
     return found
+
+
+async def waiting(engine: AsyncEngine) -> None:
+    """Return when somebody waits for a row that another transaction has written."""
+    waits = """SELECT 1 FROM pg_locks JOIN pg_stat_activity USING (pid)
+        WHERE NOT granted AND locktype = 'transactionid' AND datname = current_database()"""
+    for _ in range(500):
+        if await query(engine, waits):
+            return
+        await asyncio.sleep(0.01)
+    raise AssertionError("nobody waits")
 
 
 class TestRecord:
@@ -182,11 +196,13 @@ class TestCreatedAndUpdated:
 
 
 class TestVerified:
-    @pytest.mark.parametrize("members", [{}, {"email": "ada@example.com"}])
-    async def test_the_present_address_is_verified(self, engine: AsyncEngine, members: dict[str, str]) -> None:
+    @pytest.mark.parametrize(("members", "dated"), [({}, 0), ({"email": "ada@example.com"}, 1)])
+    async def test_the_present_address_is_verified_and_dated_where_it_is_named(
+        self, engine: AsyncEngine, members: dict[str, str], dated: int
+    ) -> None:
         await happen(engine, created(emailVerified=False))
         assert await happen(engine, event("verified", 1, **members)) == [APPLIED]
-        assert await row(engine, "email_verified, identity_updated_at") == (True, at(1))
+        assert await row(engine, "email_verified, identity_updated_at") == (True, at(dated))
 
     @pytest.mark.parametrize(
         ("seconds", "members", "outcome"),
@@ -210,6 +226,98 @@ class TestVerified:
         assert await row(engine, "email, email_verified") == ("ada@example.com", True)
         await happen(engine, event("verified", 3, sub="bob"), created(4, "bob", emailVerified=False))
         assert await row(engine, "email_verified", "bob") == (False,)
+
+    async def test_one_that_names_its_address_does_not_before_the_row_has_it(self, engine: AsyncEngine) -> None:
+        early = event("verified", 5, email="ada@example.com")
+        assert await happen(engine, early, created(4, emailVerified=False)) == [IGNORED, APPLIED]
+        assert await row(engine, "email, email_verified") == ("ada@example.com", False)
+
+    async def test_it_may_come_before_the_change_of_the_address_that_it_verifies(self, engine: AsyncEngine) -> None:
+        changed = event("updated", 4, email="new@example.com", emailVerified=False, name="Countess")
+        await happen(engine, created(0, emailVerified=False), event("verified", 5), changed)
+        assert await row(engine, "email, email_verified, name") == ("new@example.com", True, "Countess")
+
+    async def test_it_verifies_what_is_stated_until_then_and_nothing_later(self, engine: AsyncEngine) -> None:
+        said: dict[str, Any] = {"email": "ada@example.com", "emailVerified": False}
+        await happen(engine, event("verified", 5), created(0, **said), event("updated", 4, **said, name="Countess"))
+        assert await row(engine, "email_verified, name") == (True, "Countess")
+        await happen(engine, event("updated", 6, **said))
+        assert await row(engine, "email_verified") == (False,)
+        await happen(engine, created(1, sub="bob"), event("verified", 5, sub="bob"))
+        await happen(engine, event("updated", 6, sub="bob", email="new@example.com"))
+        assert await row(engine, "email, email_verified", "bob") == ("new@example.com", False)
+
+    async def test_a_late_creation_does_not_bring_it_back_after_a_newer_statement(self, engine: AsyncEngine) -> None:
+        said: dict[str, Any] = {"email": "ada@example.com", "emailVerified": False}
+        await happen(engine, event("updated", 20, **said), event("verified", 10), created(5, **said))
+        assert await row(engine, "email_verified") == (False,)
+
+    async def test_an_address_that_was_named_verifies_no_other(self, engine: AsyncEngine) -> None:
+        named = event("verified", 5, email="ada@example.com")
+        await happen(engine, created(0, emailVerified=False), named)
+        late, newer = (event("updated", seconds, email="new@example.com", emailVerified=False) for seconds in (4, 6))
+        assert await happen(engine, late, newer) == [UNCHANGED, APPLIED]
+        assert await row(engine, "email, email_verified") == ("new@example.com", False)
+
+    async def test_it_does_not_verify_what_the_row_gets_for_an_address_that_it_lost(self, engine: AsyncEngine) -> None:
+        await happen(engine, event("updated", 3, email="it@example.com"), event("verified", 5))
+        await happen(engine, created(6, "bob", email="it@example.com"), created(1, emailVerified=False))
+        assert await row(engine, "email, email_verified") == ("ada@example.com", False)
+
+    async def test_a_test_of_it_verifies_nothing(self, engine: AsyncEngine) -> None:
+        await happen(engine, event("verified", 5, is_test=True), created(0, emailVerified=False))
+        assert await row(engine, "email_verified") == (False,)
+
+    @pytest.mark.parametrize("address", ["ada@example.com", "new@example.com"])
+    async def test_a_token_from_before_it_does_not_take_it_back_and_one_from_after_it_does(
+        self, engine: AsyncEngine, address: str
+    ) -> None:
+        await happen(engine, created(0, emailVerified=False), event("verified", 5))
+        for iat, verified in ((4, True), (6, False)):
+            token = claims(iat=MONDAY + iat, email=address, email_verified=False)
+            for _ in range(2):
+                user = await provision(engine, token, RULES)
+                assert (user.email, user.email_verified) == (address, verified)
+
+    async def test_nor_does_one_that_waited_for_it(self, engine: AsyncEngine) -> None:
+        await happen(engine, created(0, emailVerified=False))
+        async with engine.begin() as writer:
+            received = "INSERT INTO shadow_events (id, type, sub, stated_at, outcome) VALUES ('evt', 'user.verified', "
+            await writer.execute(text(received + "'ada', :at, 'applied')"), {"at": at(5)})
+            await writer.execute(text("UPDATE users SET email_verified = true"))
+            token = claims(iat=MONDAY + 4, email="new@example.com", email_verified=False)
+            request = asyncio.create_task(provision(engine, token, RULES))
+            await waiting(engine)
+        assert ((user := await request).email, user.email_verified) == ("new@example.com", True)
+
+    async def test_a_row_that_a_token_from_before_it_makes_is_verified(self, engine: AsyncEngine) -> None:
+        await happen(engine, event("verified", 5), event("verified", 5, sub="bob"))
+        assert (await provision(engine, claims(iat=MONDAY + 4, email_verified=False), RULES)).email_verified
+        assert not (await provision(engine, claims("bob", iat=MONDAY + 6, email_verified=False), RULES)).email_verified
+        no_address = claims("cyd", iat=MONDAY + 4, email=None, email_verified=None)
+        assert not (await provision(engine, no_address, RULES)).email_verified
+
+    @pytest.mark.parametrize(("seconds", "verified"), [(4, True), (6, False)])
+    async def test_nor_does_what_was_read_at_the_provider_before_it(
+        self, engine: AsyncEngine, seconds: int, verified: bool
+    ) -> None:
+        await happen(engine, created(0, emailVerified=False), event("verified", 5))
+        read = Identity.stated("ada", {"email": "ada@example.com", "emailVerified": False}, at(seconds))
+        await assert_identity(engine, read, RULES)
+        assert await row(engine, "email_verified, identity_updated_at") == (verified, at(seconds))
+
+    async def test_who_had_left_by_himself_comes_back_verified(self, engine: AsyncEngine) -> None:
+        later = (datetime.now(UTC) - at(0)).total_seconds() + 60
+        await happen(engine, created(emailVerified=False))
+        await soft_delete(engine, "ada")
+        await happen(engine, event("verified", later + 1), created(later, emailVerified=False))
+        assert await row(engine, "email_verified, deleted_at") == (True, None)
+
+    async def test_at_once_with_the_event_that_makes_the_row_it_counts(self, engine: AsyncEngine) -> None:
+        for n in range(40):
+            both = [event("verified", 5, sub=f"u{n}"), created(4, f"u{n}", emailVerified=False)]
+            await asyncio.gather(*(apply_event(engine, each, RULES, on_deleted="soft") for each in both))
+        assert await query(engine, "SELECT DISTINCT email_verified FROM users") == [(True,)]
 
     @pytest.mark.parametrize("verified", [True, False])
     async def test_an_update_that_names_no_address_speaks_of_the_present_one(
@@ -235,8 +343,64 @@ class TestVerified:
         ]
 
 
-TOMBSTONE = "name, email, email_verified, image"
-NOTHING = ("", "ada@placeholder.invalid", False, None)
+class TestLateCreation:
+    """`created` comes after what was said later."""
+
+    async def test_it_says_what_nothing_newer_has_said(self, engine: AsyncEngine) -> None:
+        await happen(engine, event("updated", 5, image="https://x.example/b"), created(0, image="https://x.example/a"))
+        assert await row(engine, "name, email, email_verified, image, identity_updated_at") == (
+            "Ada Lovelace", "ada@example.com", True, "https://x.example/b", at(5),
+        )  # fmt: skip
+
+    async def test_without_a_date_it_says_nothing(self, engine: AsyncEngine) -> None:
+        assert await happen(engine, event("updated", 5), created(None)) == [APPLIED, UNCHANGED]
+        assert await row(engine, TOMBSTONE) == NOTHING
+
+    async def test_it_does_not_touch_the_name_that_the_user_writes_meanwhile(self, engine: AsyncEngine) -> None:
+        rules = ShadowRules(app_owned=frozenset({"name"}))
+        await provision(engine, claims(iat=MONDAY + 60, name=None), rules)
+        async with engine.begin() as writer:
+            await writer.execute(text("UPDATE users SET name = 'Mine'"))
+            late = asyncio.create_task(happen(engine, created(0), rules=rules))
+            await waiting(engine)
+        assert await late == [UNCHANGED]
+        assert await row(engine, "name") == ("Mine",)
+
+    @pytest.mark.parametrize("silence", [{"name": None}, {"email": None, "email_verified": None}])
+    async def test_nor_a_row_that_its_user_deletes_meanwhile(
+        self, engine: AsyncEngine, silence: dict[str, Any]
+    ) -> None:
+        await provision(engine, claims(iat=MONDAY + 60, **silence), RULES)
+        before = await row(engine, TOMBSTONE)
+        async with engine.begin() as writer:
+            await writer.execute(text("UPDATE users SET deleted_at = now()"))
+            late = asyncio.create_task(happen(engine, created(0)))
+            await waiting(engine)
+        assert await late == [UNCHANGED]
+        assert await row(engine, TOMBSTONE) == before
+
+    @pytest.mark.parametrize("erase", [False, True])
+    @pytest.mark.parametrize("seconds", [0, 10, 10.9])
+    async def test_what_a_deletion_took_away_does_not_come_back(
+        self, engine: AsyncEngine, erase: bool, seconds: float
+    ) -> None:
+        brings_back = event("created", 20)
+        late = created(seconds)
+        assert await happen(engine, event("deleted", 10), brings_back, late, erase=erase) == [
+            APPLIED, APPLIED, UNCHANGED,
+        ]  # fmt: skip
+        assert await row(engine, TOMBSTONE) == NOTHING
+        assert await row(engine, "deleted_at") == (None,)
+
+    async def test_nor_where_the_deletion_came_too_late_to_count(self, engine: AsyncEngine) -> None:
+        assert await happen(engine, event("updated", 20), event("deleted", 10), created(0)) == [
+            APPLIED, UNCHANGED, UNCHANGED,
+        ]  # fmt: skip
+        assert await row(engine, TOMBSTONE) == NOTHING
+
+    async def test_what_was_said_after_it_does(self, engine: AsyncEngine) -> None:
+        await happen(engine, event("deleted", 10), event("created", 20), created(15))
+        assert await row(engine, "name, email, email_verified") == ("Ada Lovelace", "ada@example.com", True)
 
 
 class TestDeleted:
@@ -252,6 +416,10 @@ class TestDeleted:
             with pytest.raises(AccountDeleted):
                 await provision(engine, claims(sub, iat=MONDAY + 60), RULES)
             assert (await row(engine, "email", sub))[0] == f"{sub}@placeholder.invalid"
+
+    async def test_nothing_is_verified_though_an_event_said_so_later(self, engine: AsyncEngine) -> None:
+        await happen(engine, created(), event("verified", 9), event("deleted", 7))
+        assert await row(engine, TOMBSTONE) == NOTHING
 
     async def test_its_whole_second_counts_against_a_row_of_the_same_second(self, engine: AsyncEngine) -> None:
         assert await happen(engine, created(10.9), event("deleted", 9)) == [APPLIED, UNCHANGED]
@@ -402,9 +570,8 @@ class TestBesideAnOldApp:
             'onboarding_completed_at, created_at, updated_at, deleted_at, identity_updated_at FROM "user"',
             "ALTER VIEW users ALTER email_verified SET DEFAULT false",
         )
-        await happen(
-            engine, created(0, emailVerified=False), event("updated", 1, name="Countess"), event("verified", 2)
-        )
+        changed = event("updated", 1, name="Countess", email="new@example.com")
+        await happen(engine, created(0, emailVerified=False), event("verified", 2), changed)
         assert await query(engine, 'SELECT name, "emailVerified" FROM "user"') == [("Countess", True)]
         await happen(engine, event("deleted", 3), erase=erase)
         assert await row(engine, TOMBSTONE) == NOTHING

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 from sqlalchemy import text
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from app.db import create_engine
 from app.errors import AccountDeleted, AccountDisabled
@@ -70,8 +72,10 @@ class Model:
     rows: dict[str, Row] = field(default_factory=dict)
     standing: dict[str, tuple[bool, int]] = field(default_factory=dict)
     seen: set[str] = field(default_factory=set)
-    early: list[tuple[str, int]] = field(default_factory=list)
-    """Who was said to be verified, and when, while there was nothing to verify."""
+    verifications: list[tuple[str, int, bool]] = field(default_factory=list)
+    """Whose address was said to be verified, as of when, and whether it was not until then."""
+    deletions: list[tuple[str, int]] = field(default_factory=list)
+    """Of whom an event said that they were deleted, and when."""
 
     def disabled(self, sub: str) -> bool:
         return self.standing.get(sub, (False, 0))[0]
@@ -85,6 +89,9 @@ class Model:
                 self.rows[other] = replace(row, email=None, verified=False)
         return True
 
+    def verified_since(self, sub: str, at: int) -> bool:
+        return any(one == sub and when >= at for one, when, _ in self.verifications)
+
     def follow(
         self, sub: str, at: int, said: dict[str, Any], *,
         made_anew: bool = False, dated: bool = False, no_image: bool = False,
@@ -96,6 +103,8 @@ class Model:
         if not first and (at <= row.known or (row.deleted and not returns)):
             return
         new = replace(row, deleted=0)
+        if returns and row.email:
+            new = replace(new, verified=row.verified or self.verified_since(sub, at))
         for name in ("name", "image"):
             keeps = not first and name in self.app_owned and not (returns and not getattr(row, name))
             if said[name] is not None and not keeps:
@@ -104,10 +113,12 @@ class Model:
             new = replace(new, image=None)
         if said["email"] is not None and said["email"] != row.email:
             got = self.gets(sub, said["email"], at)
-            new = replace(new, email=said["email"] if got else None, verified=got and bool(said["email_verified"]))
-            new = replace(new, known=at)
+            verified = got and (bool(said["email_verified"]) or self.verified_since(sub, at))
+            new = replace(new, email=said["email"] if got else None, verified=verified, known=at)
         elif said["email"] is not None and said["email_verified"] is not None:
-            new = replace(new, verified=said["email_verified"])
+            if said["email_verified"] != row.verified:
+                new = replace(new, known=at)
+            new = replace(new, verified=said["email_verified"] or self.verified_since(sub, at))
         if first or dated or new != row:
             new = replace(new, known=at)
         self.rows[sub] = new
@@ -121,24 +132,24 @@ class Model:
 
     def verify(self, sub: str, at: int, email: str | None) -> None:
         row = self.rows.get(sub)
-        if row and not row.deleted and row.email and email in (None, row.email) and at >= row.known:
-            if row.verified:
-                self.early.append((sub, at))
-            self.rows[sub] = replace(row, verified=True, known=at)
-        elif email is None or (row and not row.deleted and email == row.email):
-            self.early.append((sub, at))
+        address = row.email if row and not row.deleted else None
+        if email not in (None, address):
+            return
+        finds_it = row is not None and address is not None and at >= row.known
+        self.verifications.append((sub, at, finds_it and not (row and row.verified)))
+        if row and finds_it:
+            self.rows[sub] = replace(row, verified=True, known=at if email else row.known)
 
     def begin(self, sub: str, at: int, said: dict[str, Any]) -> None:
         """Let what was said of a user made anew fill what the row does not know."""
         row = self.rows[sub]
-        if row.deleted:
+        if row.deleted or any(one == sub and when >= at for one, when in self.deletions):
             return
         if not row.name and said["name"]:
             self.rows[sub] = row = replace(row, name=said["name"])
         if row.email is None and said["email"] and self.gets(sub, said["email"], at):
-            self.rows[sub] = row = replace(row, email=said["email"], verified=bool(said["email_verified"]))
-        if row.email and row.email == said["email"] and any(one == sub and when >= at for one, when in self.early):
-            self.rows[sub] = replace(row, verified=True)
+            early = any(one == sub and when >= at and not applied for one, when, applied in self.verifications)
+            self.rows[sub] = replace(row, email=said["email"], verified=bool(said["email_verified"]) or early)
 
     def stand(self, sub: str, disabled: bool, at: int) -> None:
         if at > self.standing.get(sub, (False, 0))[1]:
@@ -240,6 +251,7 @@ class World(RuleBasedStateMachine):
 
         def apply() -> None:
             if kind == "deleted":
+                self.model.deletions.append((sub, at))
                 self.model.delete(sub, at)
             elif kind == "verified":
                 self.model.verify(sub, at, said["email"])
@@ -344,3 +356,59 @@ def test_the_row_ends_where_the_model_says(server: Server, make_database: Callab
             )
         finally:
             runner.run(engine.dispose())
+
+
+@dataclass(frozen=True)
+class Said:
+    """What an event of the history below says; `email` is None in `user.verified`, which names nobody's address."""
+
+    kind: Kind
+    at: int
+    name: str = ""
+    email: str | None = None
+    verified: bool = False
+
+    def event(self, sub: str) -> IdpEvent:
+        members: dict[str, object] = {"id": sub}
+        if self.email is not None:
+            members |= {"name": self.name, "email": f"{sub}.{self.email}", "emailVerified": self.verified}
+        return IdpEvent(
+            id=f"{sub} {self.at}", type=f"user.{self.kind}", kind=self.kind, sub=sub,
+            stated_at=datetime.fromtimestamp(LONG_AGO + self.at, UTC), members=members, is_test=False,
+        )  # fmt: skip
+
+
+def history(chance: random.Random) -> list[Said]:
+    """Return a user made, and then changed and verified a few times; nobody is deleted, for a deletion stands."""
+    kinds: list[Kind] = ["created", *chance.choices(["updated", "updated", "verified", "created"], k=4)]
+    return [
+        Said(kind, at)
+        if kind == "verified"
+        else Said(kind, at, f"Name {at}", chance.choice(ADDRESSES[:2]), chance.random() < 0.4)
+        for at, kind in enumerate(kinds)
+    ]
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("server", ["embedded"], indirect=True)
+@pytest.mark.parametrize("at_once", [False, True])
+async def test_events_that_say_all_of_a_user_end_in_any_order_as_in_that_of_their_dates(
+    engine: AsyncEngine, at_once: bool
+) -> None:
+    chance = random.Random(7)
+    expected = []
+    for number in range(150):
+        sub, told = f"u{number:03}", history(chance)
+        newest = max((said for said in told if said.email is not None), key=lambda said: said.at)
+        verified = newest.verified or any(said.email is None and said.at > newest.at for said in told)
+        expected.append((sub, newest.name, f"{sub}.{newest.email}", verified))
+        chance.shuffle(told)
+        deliveries = [apply_event(engine, said.event(sub), ShadowRules(), on_deleted="soft") for said in told]
+        if at_once:
+            await asyncio.gather(*deliveries)
+        else:
+            for delivery in deliveries:
+                await delivery
+    async with engine.connect() as connection:
+        rows = await connection.execute(text("SELECT id, name, email, email_verified FROM users ORDER BY id"))
+        assert [tuple(row) for row in rows] == expected
