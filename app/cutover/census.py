@@ -6,13 +6,14 @@ The promise: it only reads, and holds no lock that anybody waits for.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from sqlalchemy import Connection
 
 from app.cutover import changes, hush, strangers
 from app.cutover.catalog import ForeignKey, Snapshot, Table, literal, quoted
+from app.cutover.changes import Changes
 from app.cutover.layout import Layout, Role
 from app.cutover.surroundings import Surroundings, look_around
 
@@ -64,6 +65,8 @@ class Census:
     """Groups of addresses that are equal but for case."""
     orphans: Mapping[tuple[tuple[str, str], str], int] = field(default_factory=dict)
     """Of each foreign key that is not validated, by table and name: rows that violate it."""
+    violated: Mapping[tuple[tuple[str, str], str], int] = field(default_factory=dict)
+    """Of each validated foreign key that the cutover touches: rows that violate it; those without any are left out."""
     recased: Mapping[tuple[tuple[str, str], str], int] = field(default_factory=dict)
     """Of each foreign key over citext that becomes text: rows whose value differs in case from what it refers to."""
     values: Values = field(default_factory=Values)
@@ -75,6 +78,13 @@ class Census:
     """The SQL that gives the role the language in which triggers are silenced; None where it has it."""
     retired_members: tuple[strangers.Member, ...] = ()
     """All that is in the schema of the retired tables."""
+
+    def told(self, snapshot: Snapshot) -> Snapshot:
+        """Return the catalogue, in which each foreign key says how many rows violate it though it is validated."""
+        keys = tuple(
+            replace(key, violated=self.violated.get((key.table, key.name), 0)) for key in snapshot.foreign_keys
+        )
+        return replace(snapshot, foreign_keys=keys)
 
 
 LONGEST_ID = 255
@@ -102,6 +112,17 @@ def take(connection: Connection, snapshot: Snapshot, layout: Layout) -> Census:
         if (table := snapshot.table(*key.table)) is not None and snapshot.sees(table):
             tables[table.key] = table
     live_sessions, newest_session = _sessions(connection, layout.role("sessions"))
+    unchecked = {
+        (key.table, key.name): orphans(connection, snapshot, key)
+        for key in keys
+        if not key.validated and key.table in tables
+    }
+    violated = {
+        (key.table, key.name): count
+        for key in _concerned(snapshot, layout)
+        if (count := orphans(connection, snapshot, key))
+    }
+    lost = {**unchecked, **violated}
     return Census(
         around,
         rows={key: _scalar(connection, f"SELECT count(*) FROM {table.sql}") for key, table in tables.items()},
@@ -110,15 +131,13 @@ def take(connection: Connection, snapshot: Snapshot, layout: Layout) -> Census:
         live_sessions=live_sessions,
         newest_session=newest_session,
         colliding_emails=_collisions(connection, layout),
-        orphans={
-            (key.table, key.name): orphans(connection, snapshot, key)
-            for key in keys
-            if not key.validated and key.table in tables
-        },
+        orphans=unchecked,
+        violated=violated,
         recased={
             (key.table, key.name): count
             for key in _ignoring_case(snapshot, layout)
-            if key.table in tables and (count := orphans(connection, snapshot, key, "::text"))
+            if key.table in tables
+            and (count := orphans(connection, snapshot, key, "::text") - lost.get((key.table, key.name), 0))
         },
         values=_values(connection, layout),
         dead_limits=_dead_limits(connection, layout.role("rate_limits")),
@@ -140,6 +159,35 @@ def touched(snapshot: Snapshot, layout: Layout) -> Iterator[Table]:
             yield table
 
 
+def _concerned(snapshot: Snapshot, layout: Layout) -> Iterator[ForeignKey]:
+    """Yield the validated foreign keys that refer to users, are dropped for good or for a while, or are made anew."""
+    planned, users = changes.of(snapshot, layout), layout.users
+    going = {table.key for table in changes.with_partitions(snapshot, layout.going)}
+    gone = {column.name for column in layout.going_columns}
+    for key in snapshot.foreign_keys:
+        ends = [snapshot.table(*name) for name in (key.table, key.target)]
+        if not (key.validated and key.enforced) or key.inherited:
+            continue  # a partition's rows are counted with the whole
+        if any(table is None or not snapshot.sees(table) for table in ends):
+            continue
+        if (
+            (users is not None and key.target == users.key)
+            or (users is not None and key.table == users.key and gone & set(key.columns))
+            or (key.table in going) != (key.target in going)  # among them, it moves along and stands
+            or (planned is not None and made_anew(planned, key))
+        ):
+            yield key
+
+
+def made_anew(planned: Changes, key: ForeignKey) -> bool:
+    """Whether retire makes PostgreSQL check all rows of a foreign key, which it adds again over other types."""
+    if key.table in {move.table.key for move in planned.moves}:
+        return False
+    retyped = [planned.retyped(key.table, name) for name in key.columns]
+    retyped += [planned.retyped(key.target, name) for name in key.target_columns]
+    return key in planned.keys or any(each is not None and each.column.base_type == "citext" for each in retyped)
+
+
 def _ignoring_case(snapshot: Snapshot, layout: Layout) -> Iterator[ForeignKey]:
     """Yield the foreign keys to a column of users that is citext and becomes text."""
     planned = changes.of(snapshot, layout)
@@ -150,7 +198,7 @@ def _ignoring_case(snapshot: Snapshot, layout: Layout) -> Iterator[ForeignKey]:
 
 
 def orphans(connection: Connection, snapshot: Snapshot, key: ForeignKey, cast: str = "") -> int:
-    """Return how many rows violate a foreign key (MATCH SIMPLE: a null in any column satisfies it).
+    """Return how many rows violate a foreign key: with MATCH SIMPLE, a null in any column satisfies it.
 
     Args:
         connection: the database.
@@ -158,14 +206,25 @@ def orphans(connection: Connection, snapshot: Snapshot, key: ForeignKey, cast: s
         key: the foreign key.
         cast: what both sides are compared as, `::text`.
     """
-    pairs = list(zip(key.columns, key.target_columns, strict=True))
-    given = " AND ".join(f"r.{quoted(column)} IS NOT NULL" for column in key.columns)
-    same = " AND ".join(f"t.{quoted(target)}{cast} = r.{quoted(column)}{cast}" for column, target in pairs)
-    return _scalar(
-        connection,
-        f"SELECT count(*) FROM {snapshot.rows_of(key)} r WHERE {given} "
-        f"AND NOT EXISTS (SELECT FROM {quoted(*key.target)} t WHERE {same})",
+    return _scalar(connection, f"SELECT count(*) FROM {snapshot.rows_of(key)} r WHERE {violating(snapshot, key, cast)}")
+
+
+def violating(snapshot: Snapshot, key: ForeignKey, cast: str = "") -> str:
+    """Return SQL that says whether a row `r` violates a foreign key, for the arguments of `orphans`."""
+    same = " AND ".join(
+        f"t.{quoted(target)}{cast} {'=' if cast else _equals(snapshot, key.target, target)} r.{quoted(column)}{cast}"
+        for column, target in zip(key.columns, key.target_columns, strict=True)
     )
+    given = (" OR " if key.match == "f" else " AND ").join(f"r.{quoted(column)} IS NOT NULL" for column in key.columns)
+    return f"({given}) AND NOT EXISTS (SELECT FROM {quoted(*key.target)} t WHERE {same})"
+
+
+def _equals(snapshot: Snapshot, table: tuple[str, str], name: str) -> str:
+    """Return the operator by which a foreign key compares: where nobody finds that of citext, text's would be taken."""
+    column = found.column(name) if (found := snapshot.table(*table)) is not None else None
+    schema = next((schema for _, schema, type_ in snapshot.types if type_ == "citext"), None)
+    citext = column is not None and column.base_type == "citext" and schema is not None
+    return f"OPERATOR({quoted(schema or '')}.=)" if citext else "="
 
 
 def _scalar(connection: Connection, sql: str) -> int:

@@ -425,6 +425,7 @@ def survey(connection: Connection, schema: str, options: Options, actions: tuple
     if revision == REVISIONS["adopt"]:
         found = _held_to(found, undo.recorded(connection, schema, "adopt"))
     counted = census.take(connection, snapshot, found)
+    snapshot = counted.told(snapshot)
     situation = Situation(snapshot, found, counted, options, actions)
     contact = counted.surroundings.contact
     if contact.recovering or contact.read_only:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
+from app.cutover import stops
 from app.cutover.catalog import Snapshot, literal, quoted
 from app.cutover.changes import Changes
 from app.cutover.findings import Complaint
@@ -48,7 +49,7 @@ def forbidden(connection: Connection, snapshot: Snapshot, changes: Changes) -> I
     owned = {constraint.name for constraint in users.constraints if constraint.kind in "pux"}
     over = {each.name: filled.keys() & set(each.columns) for each in users.constraints}
     over |= {each.name: filled.keys() & set(each.columns) for each in users.indexes}
-    for index, keys, predicate in _unique(connection, users.sql):
+    for index, keys, predicate in unique(connection, users.sql):
         if over.get(index):
             where = f" WHERE {predicate}" if predicate else ""
             none = " AND ".join(f"({key}) IS NOT NULL" for key in keys)
@@ -66,13 +67,11 @@ def _counted(connection: Connection, sql: str) -> str | None:
         with connection.begin_nested():
             count = int(connection.exec_driver_sql(sql).scalar_one())
     except DBAPIError as error:
-        # what is in a row does not concern who reads this
-        said = str((error.orig.__cause__ if error.orig else None) or error.orig)
-        return re.sub(r': ".*', "", said.splitlines()[0])
+        return stops.unraised(error)
     return f"{count:,} row{'s' if count > 1 else ''}" if count else None
 
 
-def _unique(connection: Connection, table: str) -> Iterator[tuple[str, list[str], str | None]]:
+def unique(connection: Connection, table: str) -> Iterator[tuple[str, list[str], str | None]]:
     """Yield the name, the keys and the predicate of each unique index of a table, as SQL."""
     yield from connection.exec_driver_sql(
         f"""SELECT x.relname::text, ARRAY(SELECT pg_get_indexdef(x.oid, n, false)

@@ -13,7 +13,7 @@ from sqlalchemy import Connection
 
 from app.cutover import restore, shapes
 from app.cutover.catalog import JOURNAL, OWN_TABLES, VERSION_TABLE, Snapshot, Table, literal, quoted
-from app.cutover.changes import RATE_LIMIT_ROWS, Changes, comes_along
+from app.cutover.changes import RATE_LIMIT_ROWS, Changes, children, comes_along
 from app.cutover.findings import Finding, Options, detached
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, Layout
 from app.cutover.signatures import USERS
@@ -230,7 +230,12 @@ def facts(snapshot: Snapshot, layout: Layout, changes: Changes | None, options: 
         ],
         # of each of them, and of what it is over where that is a domain: not every value of now need be one
         "types": [[each.column.type, shapes.plain_type(each.column)] for each in (changes.retypes if changes else ())],
-        "carried": sorted({(each.kind, each.name or each.identity) for each in (changes.carried if changes else ())}),
+        "defaults": sorted(_defaults(snapshot, layout, changes)) if changes else [],
+        # with what each sits on, as that is called afterwards
+        "carried": sorted(
+            (each.kind, each.name or each.identity, *_afterwards(layout, each.owner))
+            for each in (changes.carried if changes else ())
+        ),
         "index_names": [
             *([layout.schema, name] for name in (_index_names(users, gone) if users is not None else ())),
             *([table.schema, name] for table in tables for name in _index_names(table, None)),
@@ -251,6 +256,7 @@ def facts(snapshot: Snapshot, layout: Layout, changes: Changes | None, options: 
                 "on_delete": key.on_delete,
                 "validated": key.validated,
                 "inherited": key.inherited,
+                **({"violated": key.violated} if key.violated else {}),
                 "goes": key.table in going
                 or (key.target in going and (detached(key, options) or key.inherited))
                 or (users is not None and key.table == users.key and bool(gone & set(key.columns))),
@@ -259,6 +265,27 @@ def facts(snapshot: Snapshot, layout: Layout, changes: Changes | None, options: 
             if not comes_along(snapshot, key)
         ],
     }
+
+
+def _defaults(snapshot: Snapshot, layout: Layout, changes: Changes) -> Iterator[tuple[str, str, str, str]]:
+    """Yield the default that a partition or child has for a column which changes its type, by its name of afterwards.
+
+    PostgreSQL writes it alike before and afterwards: it is of the type that it is made of, and becomes the other.
+    """
+    renamed = dict(changes.renames)
+    for each in changes.retypes:
+        of_users = layout.users is not None and each.table.key == layout.users.key
+        for table in children(snapshot, each.table):
+            column = table.column(each.column.name)
+            if column is not None and column.default is not None:
+                yield *table.key, renamed.get(column.name, column.name) if of_users else column.name, column.default
+
+
+def _afterwards(layout: Layout, owner: tuple[str, str] | None) -> tuple[str, ...]:
+    """Return what a table is called once users has its name and place; nothing where there is none."""
+    if owner is None:
+        return ()
+    return (layout.schema, USERS) if layout.users is not None and owner == layout.users.key else owner
 
 
 def _index_names(table: Table, gone: set[str] | None) -> list[str]:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from app.cutover import standing
-from app.cutover.catalog import Snapshot, Table, literal, quoted
+from app.cutover import filling, standing
+from app.cutover.catalog import Column, Snapshot, Table, literal, quoted
+from app.cutover.changes import children
 from app.cutover.findings import Finding
 from app.cutover.layout import RETIRED_SCHEMA
 from app.cutover.names import with_suffix
@@ -54,10 +55,17 @@ def examine(
     back = list(_back(snapshot, before))
     taken = {table.name for table in snapshot.tables}
     for each in back:
-        if not _is_held(snapshot, each, back):
-            yield from _values(connection, users, each, taken)
+        if (other := _of_another_type(each)) is not None:
+            yield other
+        elif not _has_it_again(each):
+            if not _is_held(snapshot, each, back):
+                yield from _values(connection, users, each, taken)
+            yield from _alike(connection, each)
         yield from _default(each, before)
         yield from _indexes(connection, each, statements)
+        for below in _below(snapshot, each):
+            yield from _default_below(below, before)
+            yield from _indexes(connection, below, statements)
     yield from _columns(users, before)
     yield from _names(connection, snapshot, before, statements)
 
@@ -73,7 +81,69 @@ def _back(snapshot: Snapshot, before: Mapping[str, Any]) -> Iterator[_Back]:
             yield _Back(table, column, type_, plain)
 
 
+def _below(snapshot: Snapshot, back: _Back) -> Iterator[_Back]:
+    """Yield the column of partitions and children, which changes with it."""
+    return (replace(back, table=below) for below in dict.fromkeys(children(snapshot, back.table)))
+
+
 # ------------------------------------------------------------------------------------------------------------- values
+
+
+_TEXTS = frozenset({"text", "varchar", "bpchar", "citext", "name"})
+"""pg_type.typname of what PostgreSQL reads a uuid or a number from."""
+
+
+def _has_it_again(back: _Back) -> bool:
+    """Whether the app gave a column the type of before itself."""
+    column = back.table.column(back.column)
+    return column is not None and column.type == back.type
+
+
+def _of_another_type(back: _Back) -> Finding | None:
+    """A column that the app made something else of since, from which no uuid or number is made."""
+    column = back.table.column(back.column)
+    if not back.leaves_text or column is None or column.base_type in _TEXTS or _has_it_again(back):
+        return None
+    name = quoted(back.column)
+    text = f"{name} #>> '{{}}'" if column.base_type in ("json", "jsonb") else f"{name}::text"
+    return Finding(
+        "undo-finds-values",
+        "refuse",
+        f"{back.table.sql}.{name}",
+        f"{back.table.sql}.{name} became {column.type} since; {back.type}, which comes back, is made of texts.",
+        f"ALTER TABLE {back.table.sql} ALTER COLUMN {name} TYPE text USING {text};",
+    )
+
+
+def _alike(connection: Connection, back: _Back) -> Iterator[Finding]:
+    """Values that came since and are one to the type of before: they differ in case, or in blanks at their end."""
+    if not back.plain.endswith("citext") and not back.plain.startswith("character("):
+        return
+    table, own = back.table, quoted(back.column)
+    columns = ", ".join(
+        f"{own}::{back.type} AS {own}" if column.name == back.column else quoted(column.name)
+        for column in table.columns
+    )
+    counts: dict[str, int] = {}
+    for index, keys, predicate in filling.unique(connection, table.sql):
+        if not any(re.search(rf'(?<![\w"]){re.escape(own)}(?![\w"])', key) for key in keys):
+            continue
+        none = " AND ".join(f"({key}) IS NOT NULL" for key in keys)
+        where = f" WHERE {predicate}" if predicate else ""
+        groups = f"(SELECT {columns} FROM {table.sql}) AS {quoted(table.name)}{where} GROUP BY {', '.join(keys)}"
+        alike = f"SELECT count(*) AS n FROM {groups} HAVING count(*) > 1 AND {none}"
+        if count := connection.exec_driver_sql(f"SELECT coalesce(sum(n), 0) FROM ({alike}) AS alike").scalar_one():
+            counts[quoted(index)] = int(count)
+    if counts:
+        yield Finding(
+            "undo-finds-values",
+            "refuse",
+            f"{table.sql}.{own}",
+            f"{max(counts.values()):,} rows of {table.sql} have in {own} what is alike to {back.type}, which comes "
+            f"back, and {', '.join(counts)} lets it be there once.",
+            f"SELECT {own}::{back.type} AS alike, array_agg({own}) FROM {table.sql} GROUP BY 1 HAVING count(*) > 1;\n"
+            "-- and change all but one of each",
+        )
 
 
 _UUID = "^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$"
@@ -177,11 +247,23 @@ def _of_domain(connection: Connection, back: _Back) -> Iterator[Finding]:
 def _default(back: _Back, before: Mapping[str, Any]) -> Iterator[Finding]:
     """A default that came since: PostgreSQL does not make a uuid or a number of it."""
     column = back.table.column(back.column)
-    if not back.leaves_text or column is None or column.default is None or column.generated or "standing" not in before:
-        return
-    change = f"ALTER TABLE {back.table.sql} ALTER COLUMN {quoted(column.name)}"
-    known = before["standing"].get(standing.without_default(before, back.table.sql, column.name), [])
-    if known != [f"{change} SET DEFAULT {column.default}"]:
+    if column is not None and "standing" in before:
+        change = f"ALTER TABLE {back.table.sql} ALTER COLUMN {quoted(column.name)}"
+        known = before["standing"].get(standing.without_default(before, back.table.sql, column.name), [])
+        yield from _default_since(back, column, known == [f"{change} SET DEFAULT {column.default}"])
+
+
+def _default_below(back: _Back, before: Mapping[str, Any]) -> Iterator[Finding]:
+    """One of a partition or child, which may have another than what it is a part of."""
+    column = back.table.column(back.column)
+    if column is not None and "defaults" in before:
+        known = [*back.table.key, column.name, column.default] in before["defaults"]
+        yield from _default_since(back, column, known)
+
+
+def _default_since(back: _Back, column: Column, known: bool) -> Iterator[Finding]:
+    if back.leaves_text and not _has_it_again(back) and column.default and not column.generated and not known:
+        change = f"ALTER TABLE {back.table.sql} ALTER COLUMN {quoted(column.name)}"
         yield Finding(
             "undo-finds-objects",
             "refuse",
@@ -199,6 +281,7 @@ CROSS JOIN generate_series(0, i.indnkeyatts - 1) k
 JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[k]
 JOIN pg_opclass o ON o.oid = i.indclass[k]
 WHERE i.indrelid = to_regclass({table}) AND a.attname = {column}
+    AND NOT EXISTS (SELECT FROM pg_inherits WHERE inhrelid = x.oid)
     AND (i.indcollation[k] <> a.attcollation OR NOT o.opcdefault OR NOT EXISTS (
         SELECT FROM pg_opclass d
         WHERE d.opcmethod = o.opcmethod AND d.opcdefault AND d.opcintype = to_regtype({type})))
@@ -207,7 +290,7 @@ ORDER BY 1, 2"""
 
 def _indexes(connection: Connection, back: _Back, statements: Sequence[str]) -> Iterator[Finding]:
     """Indexes that order texts in a way of their own, which a uuid or a number does not have."""
-    if not back.leaves_text:
+    if not back.leaves_text or _has_it_again(back):
         return
     table, column, type_ = literal(back.table.sql), literal(back.column), literal(back.plain)
     for found in connection.exec_driver_sql(_INDEXES.format(table=table, column=column, type=type_)).mappings():

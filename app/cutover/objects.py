@@ -127,6 +127,13 @@ class ForeignKey:
     deferred: bool = False
     rests_on: tuple[str, ...] = field(default=(), compare=False)
     """The columns of the target's index by which it is checked, those too that it merely includes."""
+    violated: int = field(default=0, compare=False)
+    """Rows that were counted to violate it although it is validated; it cannot be added again but NOT VALID."""
+
+    @property
+    def addable(self) -> str:
+        """The definition with which it can be added again, whatever its rows are."""
+        return f"{self.definition} NOT VALID" if self.violated else self.definition
 
 
 @dataclass(frozen=True, slots=True)

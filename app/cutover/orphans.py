@@ -10,7 +10,7 @@ row that was deleted and one whose id or address is another now look alike from 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,8 +36,8 @@ def catching_up(snapshot: Snapshot, key: ForeignKey) -> Iterator[str]:
     pairs = zip(key.columns, key.target_columns, strict=True)
     same = " AND ".join(f"t.{quoted(target)} = r.{quoted(column)}" for column, target in pairs)
     lost = f"{given} AND NOT EXISTS (SELECT FROM {quoted(*key.target)} t WHERE {same})"
-    if not key.validated:
-        return
+    if not key.validated or key.violated:
+        return  # what refers to nothing may have done so before
     if key.on_delete == "c":
         yield f"DELETE FROM {snapshot.rows_of(key)} r WHERE {lost}"
     elif key.on_delete == "n":
@@ -68,6 +68,8 @@ class _Key:
     comes_back: bool
     told: str
     """What it refers to, as SQL with the name that comes back."""
+    made_again: bool = False
+    """Whether it stands, and PostgreSQL checks all its rows when the types of its columns change back."""
 
     def same(self, row: str, target: str) -> str:
         """Return SQL that says whether two rows, given by their aliases, belong together; ids may be of other types."""
@@ -147,15 +149,21 @@ def _keys(snapshot: Snapshot, before: Mapping[str, Any]) -> Iterator[_Key]:
     def columns(of: str, names: Sequence[str]) -> tuple[str, ...]:
         return tuple(before["renames"].get(name, name) if of == before["users"] else name for name in names)
 
+    rewritten = {
+        ((schema, table), column)
+        for (schema, table, column), (_, type_) in zip(before.get("retyped", ()), before.get("types", ()), strict=False)
+        if not type_.startswith(("text", "character varying"))
+    }
     for found in snapshot.foreign_keys:
         table, target = tables.get(quoted(*found.table)), tables.get(quoted(*found.target))
+        ends = {*((found.table, name) for name in found.columns), *((found.target, n) for n in found.target_columns)}
         if table is not None and target is not None and found.enforced and not found.inherited:
             yield _Key(
                 found.name, table, found.columns, target, found.target_columns, found.on_delete, found.definition,
-                comes_back=False, told=target.sql,
+                comes_back=False, told=target.sql, made_again=found.validated and bool(ends & rewritten),
             )  # fmt: skip
     for each in before["foreign_keys"]:
-        if each["inherited"] or not each["validated"] or not each["goes"]:
+        if each["inherited"] or not each["goes"] or not _comes_back_validated(each):
             continue
         if each["table"] in moved and each["target"] in moved:
             continue  # it moved along, and stands
@@ -168,6 +176,11 @@ def _keys(snapshot: Snapshot, before: Mapping[str, Any]) -> Iterator[_Key]:
                 each["name"], table, own, target, others, each["on_delete"], each["definition"],
                 comes_back=True, told=each["target"],
             )  # fmt: skip
+
+
+def _comes_back_validated(key: Mapping[str, Any]) -> bool:
+    """Whether PostgreSQL checks all rows when a key comes back: not where some violated it before retire."""
+    return key["validated"] and not key.get("violated")
 
 
 def _count(connection: Connection, table: Table, conditions: Sequence[Condition], but: Sequence[Condition] = ()) -> int:
@@ -189,39 +202,63 @@ def _followed(
     held: dict[str, _Loss] = {}
     retired = set(before["moved"].values())
 
-    def add(losses: dict[str, _Loss], key: _Key, condition: Condition, *, root: bool) -> bool:
-        """Add rows to those of a table; say whether they are more then."""
-        loss = losses.setdefault(key.table.sql, _Loss(key.table))
+    def add(losses: dict[str, _Loss], key: _Key, condition: Condition, *, root: bool) -> None:
+        """Add rows to those of a table, and who says so, if they are more then."""
+        loss = losses.get(key.table.sql, _Loss(key.table))
         count = _count(connection, key.table, [*loss.conditions, condition])
-        if count == loss.count:
-            if not count:
-                del losses[key.table.sql]
-            return False
-        loss.conditions.append(condition)
-        loss.keys.append(key)
-        loss.count, loss.roots = count, loss.roots and root
-        return True
+        if count > loss.count:
+            losses[key.table.sql] = loss
+            loss.conditions.append(condition)
+            loss.keys.append(key)
+            loss.count, loss.roots = count, loss.roots and root
 
-    waiting: list[tuple[Table, Condition]] = []
     for key in keys:
         if key.comes_back and key.table.sql in retired and key.on_delete in _FOLLOW:
-            losses = deleted if key.on_delete == "c" else emptied
-            if add(losses, key, key.lost, root=True) and key.on_delete == "c":
-                waiting.append((key.table, key.lost))
-    while waiting:
-        table, gone = waiting.pop(0)
-        for key in keys:
-            if key.target.key != table.key:
-                continue
-            condition = key.following(gone)
-            if key.on_delete == "c":
-                if add(deleted, key, condition, root=False):
-                    waiting.append((key.table, condition))
-            elif key.on_delete == "n" or (key.on_delete == "d" and not key.comes_back):
-                add(emptied, key, condition, root=False)
-            else:
-                add(held, key, condition, root=False)
+            add(deleted if key.on_delete == "c" else emptied, key, key.lost, root=True)
+    every = _gone(list(deleted.values()), cascading := _cascading(keys, deleted))
+    for key in cascading:
+        add(deleted, key, key.following(every), root=False)
+    for key in keys:
+        if key.target.sql in deleted and key.on_delete != "c":
+            empties = key.on_delete == "n" or (key.on_delete == "d" and not key.comes_back)
+            add(emptied if empties else held, key, key.following(every), root=False)
     return deleted, emptied, held
+
+
+def _cascading(keys: Sequence[_Key], tables: Collection[str]) -> list[_Key]:
+    """Return the keys by which rows follow that refer to some of these tables, and what refers to those in turn."""
+    reached, found, further = set(tables), [], True
+    while further:
+        more = [each for each in keys if each.on_delete == "c" and each.target.sql in reached and each not in found]
+        found += more
+        reached |= {each.table.sql for each in more}
+        further = bool(more)
+    return found
+
+
+def _gone(roots: Sequence[_Loss], cascading: Sequence[_Key]) -> Condition:
+    """Return the condition of a row that goes, whatever its table: one of the roots, or one that follows, however far.
+
+    It is of one size: rows of a table may refer to others of it, and those to others.
+    """
+    first = " UNION ".join(
+        f"SELECT {_place('r')} FROM {_rows(loss.table)} r WHERE {_any(loss.conditions)}" for loss in roots
+    )
+    further = ""
+    if cascading:
+        pairs = " UNION ALL ".join(
+            f"SELECT {_place('t')} AS referred, {_place('r')} AS referring FROM {_rows(key.target)} t "
+            f"JOIN {_rows(key.table)} r ON {key.same('r', 't')}"
+            for key in cascading
+        )
+        further = f" UNION SELECT p.referring FROM gone g JOIN ({pairs}) p ON p.referred = g.place"
+    gone = f"WITH RECURSIVE gone (place) AS (({first}){further}) SELECT place FROM gone"
+    return lambda row: f"{_place(row)} IN ({gone})"
+
+
+def _place(row: str) -> str:
+    """Return SQL for where a row is, as a text: PostgreSQL 13 cannot tell whether it came across a tid already."""
+    return f"format('%s %s', {row}.tableoid, {row}.ctid)"
 
 
 # ------------------------------------------------------------------------------------------------------------ in words
@@ -336,7 +373,8 @@ def _forbidden(connection: Connection, keys: Sequence[_Key], before: Mapping[str
     """Rows that a foreign key which comes back forbids: retired ones of users deleted since, new ones of the app's."""
     retired = set(before["moved"].values())
     for key in keys:
-        if not key.comes_back or (key.table.sql in retired and key.on_delete in _FOLLOW):
+        follows = key.comes_back and key.table.sql in retired and key.on_delete in _FOLLOW
+        if follows or not (key.comes_back or key.made_again):
             continue
         if count := _count(connection, key.table, [key.lost]):
             where, lost = key.table.sql, key.lost("r")
@@ -351,7 +389,7 @@ def _forbidden_of_users(
     kept = snapshot.table(RETIRED_SCHEMA, KEPT_COLUMNS)
     tables = {table.sql: table for table in snapshot.tables if snapshot.sees(table)}
     for each in before["foreign_keys"]:
-        if kept is None or each["table"] != before["users"] or not each["goes"] or not each["validated"]:
+        if kept is None or each["table"] != before["users"] or not each["goes"] or not _comes_back_validated(each):
             continue
         name = before["moved"].get(each["target"], each["target"])
         is_users = each["target"] == before["users"]

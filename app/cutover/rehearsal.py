@@ -19,12 +19,13 @@ from dataclasses import dataclass
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 
-from app.cutover import aside, filling, surroundings
+from app.cutover import aside, filling, stops, surroundings
 from app.cutover.catalog import JOURNAL, Column, Snapshot, Table, quoted
 from app.cutover.changes import Changes, Retype, children
 from app.cutover.findings import Action, Complaint, Options
 from app.cutover.layout import KEPT_COLUMNS, RETIRED_SCHEMA, without_beside
 from app.cutover.raised import mentions, raised_by
+from app.cutover.release import Removal
 from app.cutover.signatures import USERS
 
 EVENT_TRIGGER = "event trigger"
@@ -177,11 +178,12 @@ def _complaints(connection: Connection, snapshot: Snapshot, changes: Changes, op
     for table in tables:  # a partition's or child's columns change with those above
         for below in children(snapshot, table):
             retyped[below] = [*retyped.get(below, []), *retyped[table]]
-    # what sits on a table must find it here, not the real one
-    sites = (snapshot.table(*found.owner) for found in changes.carried if found.owner is not None)
-    retyped.update({site: [] for site in sites if site is not None and site.kind in "rp" and site not in retyped})
+    sites = list(_sites(snapshot, objects))
+    retyped.update({site: [] for site in sites if site.kind in "rp" and site not in retyped})
     for table, retypes in retyped.items():
         stage.put(table, retypes)
+    for view in dict.fromkeys(site for site in sites if site.kind == "v"):
+        stage.put_view(view)
     for part in aside.all_parts(snapshot, changes):
         if (words := stage.tried(part.restore[:1])) is not None:
             yield Complaint(part.kind, f"{quoted(part.name)} of {part.table.sql}", part.drop, words)
@@ -189,6 +191,17 @@ def _complaints(connection: Connection, snapshot: Snapshot, changes: Changes, op
         made = [statement for statement in removal.restore if statement.startswith(_MAKING)]
         if (words := stage.tried(made[:1])) is not None:
             yield Complaint(removal.kind, removal.identity, None, words)
+
+
+def _sites(snapshot: Snapshot, objects: Iterable[Removal]) -> Iterator[Table]:
+    """Yield what objects sit on and do not make themselves: they must find it on the stage, not the real one."""
+    made = {(each.kind, each.identity) for each in objects}
+    callers = (found for function in snapshot.functions for found in function.dependents)
+    for found in (*snapshot.dependents, *callers):
+        if (found.kind, found.identity) in made and found.owner is not None:
+            site = snapshot.table(*found.owner)
+            if site is not None and not {("view", site.sql), ("materialized view", site.sql)} & made:
+                yield site
 
 
 _MAKING = ("CREATE ", "ALTER PUBLICATION ")
@@ -220,6 +233,12 @@ class _Stage:
             self._connection.exec_driver_sql(f"ALTER TABLE {double} ALTER COLUMN {quoted(name)} TYPE {using}")
         self._names[table.sql] = double
 
+    def put_view(self, view: Table) -> None:
+        """Make a view's double, which reads the real one."""
+        double = quoted(self._schemas[view.schema], view.name)
+        self._connection.exec_driver_sql(f"CREATE VIEW {double} AS SELECT * FROM {view.sql}")
+        self._names[view.sql] = double
+
     def tried(self, statements: Sequence[str]) -> str | None:
         """Make something; return what PostgreSQL says where it cannot be."""
         for statement in statements:
@@ -227,7 +246,7 @@ class _Stage:
                 with self._connection.begin_nested():
                     self._connection.exec_driver_sql(self._staged(statement))
             except DBAPIError as error:
-                return _said(error)
+                return stops.unraised(error)
         return None
 
     def _staged(self, statement: str) -> str:

@@ -209,7 +209,7 @@ def constraint(table: Table, constraint: Constraint) -> Iterator[str]:
 def foreign_key(key: ForeignKey) -> Iterator[str]:
     """Yield what makes a foreign key."""
     table = quoted(*key.table)
-    yield f"ALTER TABLE {table} ADD CONSTRAINT {quoted(key.name)} {key.definition}"
+    yield f"ALTER TABLE {table} ADD CONSTRAINT {quoted(key.name)} {key.addable}"
     yield from comment(f"CONSTRAINT {quoted(key.name)} ON {table}", key.comment)
 
 

@@ -42,7 +42,7 @@ def said(error: DBAPIError) -> str:
     """Return what the server said, in one sentence, without the statement and its values, and what to do."""
     state = sqlstate(error) or "none"
     remedy = _REMEDIES.get(state, "Run shadow plan to see where the database stands.")
-    return f"The database answered: {_unraised(error)} (SQLSTATE {state}). What was running is rolled back. {remedy}"
+    return f"The database answered: {unraised(error)} (SQLSTATE {state}). What was running is rolled back. {remedy}"
 
 
 def changed(expected: str, snapshot: Snapshot) -> Finding:
@@ -169,12 +169,17 @@ def missing(gone: Iterable[LeftOut], options: Options) -> list[Finding]:
 _UNTOLD = "a function of yours raised an error, whose text may hold what is in a row"
 
 
+_EXECUTES = re.compile(r"PL/pgSQL function (?!inline_code_block).* at EXECUTE")
+"""Where a function of the app's runs a statement that it made: PostgreSQL quotes it in what it says."""
+
+
 def _is_raised(error: DBAPIError) -> bool:
-    return (sqlstate(error) or "").startswith("P0") or raised_by(error) is not None
+    state, where = sqlstate(error) or "", arose_in(error) or ""
+    return state.startswith("P0") or raised_by(error) is not None or _EXECUTES.fullmatch(where) is not None
 
 
-def _unraised(error: DBAPIError) -> str:
-    """Return PostgreSQL's words; of what a function raised, that it did and where."""
+def unraised(error: DBAPIError) -> str:
+    """Return PostgreSQL's words, without a value of a row; of what a function raised, that it did and where."""
     if not _is_raised(error):
         return _reason(error)
     where = arose_in(error)

@@ -6,14 +6,15 @@ The promise: undoing loses nothing that it does not name first.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection
 
-from app.cutover import catalog, journal, misfits, orphans, release, since, standing
+from app.cutover import catalog, journal, misfits, orphans, release, restore, since, standing
 from app.cutover.catalog import EVENTS, JOURNAL, STANDING, Dependent, ForeignKey, Snapshot, Table, literal, quoted
+from app.cutover.changes import children
 from app.cutover.findings import Action, Finding, Options
 from app.cutover.layout import (
     KEPT_COLUMNS,
@@ -24,6 +25,7 @@ from app.cutover.layout import (
     without_beside,
 )
 from app.cutover.names import with_suffix
+from app.cutover.rules.by_hand import anew
 from app.cutover.shapes import stand_in
 from app.cutover.signatures import ADDED_COLUMNS, TARGET_COLUMNS, USERS
 
@@ -78,8 +80,10 @@ def examine(
         going = {(table.key, column.name) for table in views for column in table.columns}
         if where is not None:
             names = set(re.findall(r"DROP COLUMN IF EXISTS (\w+)", dropped))
-            going |= {(where.key, name) for name in names & TARGET_COLUMNS.keys()}
+            whole = [where, *children(snapshot, where)]
+            going |= {(table.key, name) for table in whole for name in names & TARGET_COLUMNS.keys()}
         yield from _resting_on(snapshot, going)
+        yield from _over(snapshot, going)
         return
     if users is None:
         return
@@ -137,7 +141,9 @@ def _resting_on(
     seen = set()
     for found in snapshot.dependents:
         of_column = found.column is not None and (found.table, found.column) in columns
-        is_known = (found.kind, found.name or found.identity) in known
+        name = (found.kind, found.name or found.identity)
+        # of another table's that has the name undo knows nothing; before owners were recorded it could not tell
+        is_known = name in known or (*name, *(found.owner or ())) in known
         in_the_way = found.kind in _IN_THE_WAY or _is_generated(snapshot, found)
         if of_column and not is_known and in_the_way and (found.kind, found.identity) not in seen:
             seen.add((found.kind, found.identity))
@@ -153,6 +159,46 @@ def _resting_on(
             )
 
 
+def _over(snapshot: Snapshot, going: Collection[tuple[tuple[str, str], str]]) -> Iterator[Finding]:
+    """Keys, constraints, indexes and statistics over columns that are dropped: they would go with them, unsaid."""
+
+    def named(kind: str, name: str, table: Table, columns: Iterable[str], drop: str, made: Iterable[str]) -> Finding:
+        over = next(column for column in columns if (table.key, column) in going)
+        return Finding(
+            "undo-finds-objects",
+            "refuse",
+            f"{table.sql} {quoted(name)}",
+            f"The {kind} {quoted(name)} of {table.sql} is over {quoted(over)}, which undo drops.",
+            "\n".join([f"{drop};", *anew(kind, made, "after undo, without what it drops")]),
+        )
+
+    for key in snapshot.foreign_keys:
+        ends = [*((key.target, name) for name in key.target_columns), *((key.table, name) for name in key.columns)]
+        at = next(((snapshot.table(*table), name) for table, name in ends if (table, name) in going), None)
+        if at is not None and at[0] is not None and not key.inherited:
+            drop = f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}"
+            yield named("foreign key", key.name, at[0], [at[1]], drop, restore.foreign_key(key))
+    tables = {table for table, _ in going}
+    for table in snapshot.tables:
+        if table.key not in tables or table.kind == "v":
+            continue
+        gone = {name for key, name in going if key == table.key}
+        above = {each.name for key in table.parents if (whole := snapshot.table(*key)) for each in whole.constraints}
+        for found in table.constraints:
+            is_own = found.kind in "cpux" and found.part_of is None and not (found.kind == "c" and found.name in above)
+            if is_own and gone & set(found.columns):
+                drop, made = f"ALTER TABLE {table.sql} DROP CONSTRAINT {quoted(found.name)}", restore.constraint
+                yield named("constraint", found.name, table, found.columns, drop, made(table, found))
+        for index in table.indexes:
+            if index.part_of is None and gone & set(index.columns):
+                drop = f"DROP INDEX {quoted(table.schema, index.name)}"
+                yield named("index", index.name, table, index.columns, drop, restore.index(table, index))
+        for each in table.statistics:
+            if gone & set(each.columns):
+                drop = f"DROP STATISTICS {quoted(each.schema, each.name)}"
+                yield named("statistics object", each.name, table, each.columns, drop, restore.statistics(each))
+
+
 def _is_generated(snapshot: Snapshot, found: Dependent) -> bool:
     """Whether it is the expression of a generated column."""
     table = snapshot.table(*found.owner) if found.owner and found.kind == "default value" else None
@@ -165,6 +211,8 @@ def _came_since(
 ) -> Iterator[Finding]:
     """What the app made since, in the place of what comes back or over what changes back, but for `ours`."""
     retyped = {((schema, table), column) for schema, table, column in before.get("retyped", ())}
+    wholes = [(table, column) for key, column in retyped if (table := snapshot.table(*key)) is not None]
+    retyped |= {(below.key, column) for table, column in wholes for below in children(snapshot, table)}
     for key in snapshot.foreign_keys:
         ends = {(key.table, column) for column in key.columns} | {(key.target, c) for c in key.target_columns}
         if ends & retyped and not key.inherited and not _was_there(key, before):

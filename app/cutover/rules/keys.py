@@ -6,9 +6,9 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import replace
 
-from app.cutover import restore
+from app.cutover import census, restore
 from app.cutover.catalog import ForeignKey, Table, quoted
-from app.cutover.findings import Finding, Situation, detached
+from app.cutover.findings import Finding, Level, Situation, detached
 from app.cutover.flags import flag
 
 
@@ -163,7 +163,7 @@ def _made_to_follow(at: Situation, key: ForeignKey) -> Iterator[str]:
         yield from (f"-- {line}" for each in restore.foreign_key(key) for line in f"{each};".splitlines())
         return
     _, *others = restore.foreign_key(key)
-    yield f"{change}, ADD CONSTRAINT {quoted(key.name)} {_following(key.definition)};"
+    yield f"{change}, ADD CONSTRAINT {quoted(key.name)} {_following(key.addable)};"
     yield from (f"{each};" for each in others)
     if set(key.rests_on) & at.going_columns:
         yield _ONE_AFTER_ANOTHER
@@ -234,7 +234,7 @@ def foreign_keys_that_ignore_case(at: Situation) -> Iterator[Finding]:
 
 
 def unvalidated_foreign_keys(at: Situation) -> Iterator[Finding]:
-    """NOT VALID keys, and those already violated, are kept as they are."""
+    """NOT VALID keys are kept as they are."""
     users = at.layout.users
     for key in at.snapshot.keys_to(users.key) if users else ():
         if not key.validated and key.enforced and not key.inherited:
@@ -247,3 +247,61 @@ def unvalidated_foreign_keys(at: Situation) -> Iterator[Finding]:
                 f"-- once the rows are mended, if you like:\n"
                 f"ALTER TABLE {quoted(*key.table)} VALIDATE CONSTRAINT {quoted(key.name)};",
             )
+
+
+def violated_foreign_keys(at: Situation) -> Iterator[Finding]:
+    """Rows that violate a validated key already, as `pg_restore --disable-triggers` may leave them."""
+    changing = at.changes if "retire" in at.actions else None
+    for key in at.snapshot.foreign_keys:
+        if not (count := at.census.violated.get((key.table, key.name))):
+            continue
+        where = quoted(*key.table)
+        fact = (
+            f"{count:,} rows of {where} ({', '.join(map(quoted, key.columns))}) violate {key.name}, which refers to "
+            f"{quoted(*key.target)} and is validated"
+        )
+        rows = f"FROM {at.snapshot.rows_of(key)} r WHERE {census.violating(at.snapshot, key)};"
+        if changing is not None and census.made_anew(changing, key):
+            again = "retire adds it again, over ids of another type, and PostgreSQL would refuse that"
+            yield _violated(where, "refuse", f"{fact}: {again}.", _without_validation(at, key, rows))
+        elif changing is None or not _goes(at, key):
+            yield _violated(where, "warn", f"{fact}: it is kept as it is.", f"SELECT * {rows}  -- lists them")
+        elif _may_be_not_valid(at, key):
+            message = f"{fact}: it goes with retire, and shadow undo brings it back NOT VALID."
+            yield _violated(where, "warn", message, f"SELECT * {rows}  -- lists them")
+        else:
+            message = f"{fact}: it goes with retire, and shadow undo could not bring it back."
+            yield _violated(where, "refuse", message, _without_validation(at, key, rows))
+
+
+def _violated(where: str, level: Level, message: str, remedy: str) -> Finding:
+    return Finding("foreign-key-violated", level, where, message, remedy)
+
+
+def _goes(at: Situation, key: ForeignKey) -> bool:
+    """Whether retire drops a key: one of the tables it is between goes, or one of its columns."""
+    of_users = at.layout.users is not None and key.table == at.layout.users.key
+    columns = set(key.columns) & at.going_columns if of_users else set()
+    return bool(columns) or (key.table in at.going) != (key.target in at.going)
+
+
+def _may_be_not_valid(at: Situation, key: ForeignKey) -> bool:
+    """Whether PostgreSQL knows such a key NOT VALID: before 18, none of a partitioned table is."""
+    table = at.snapshot.table(*key.table)
+    return at.snapshot.version >= 180000 or table is None or table.kind != "p"
+
+
+def _without_validation(at: Situation, key: ForeignKey, rows: str) -> str:
+    """Return what lets a key be added again: that it is NOT VALID, or, where it cannot be, that no row violates it."""
+    deleted = f"DELETE {rows}"
+    if not _may_be_not_valid(at, key):
+        return f"{deleted}  -- if they are not needed"
+    change = f"ALTER TABLE {quoted(*key.table)} DROP CONSTRAINT {quoted(key.name)}"
+    _, *others = restore.foreign_key(key)
+    made = [
+        f"{change}, ADD CONSTRAINT {quoted(key.name)} {key.definition} NOT VALID;",
+        *(f"{each};" for each in others),
+    ]
+    return by_its_owner(at, key) + "\n".join(
+        [*made, f"-- which keeps the rows; or, if they are not needed:\n-- {deleted}"]
+    )

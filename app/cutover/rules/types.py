@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from app.cutover import aside, estimate, filling
 from app.cutover.catalog import Column, Table, quoted
-from app.cutover.changes import Retype, children
+from app.cutover.changes import Changes, Retype, children
 from app.cutover.findings import Finding, Situation
 from app.cutover.flags import flag
 from app.cutover.layout import is_beside
@@ -177,6 +177,7 @@ def objects_over_new_types(at: Situation) -> Iterator[Finding]:
                 f"The {found.kind} {found.identity} depends on {what}, which changes its type.",
                 by_hand(at.objects, found),
             )
+    yield from _identities(at, changes)
     changed = {(each.table.key, each.column.name) for each in changes.retypes}
     tables = {table.key for each in changes.retypes for table in _whole(at, each)}
     for found in at.objects.dependents:
@@ -195,6 +196,29 @@ def objects_over_new_types(at: Situation) -> Iterator[Finding]:
                 "their types.",
                 by_hand(at.objects, found),
             )
+
+
+def _identities(at: Situation, changes: Changes) -> Iterator[Finding]:
+    """A column that refers to ids and counts by itself: no text is an identity."""
+    for each in changes.retypes:
+        for table in _whole(at, each):
+            column, above = table.column(each.column.name), [at.snapshot.table(*key) for key in table.parents]
+            is_id = (table.key, each.column.name) == (changes.users.key, changes.fields["id"].name)
+            # a partition has the identity of the whole, and loses it with that
+            is_part = table.partition_bound is not None and any(
+                whole is not None and (own := whole.column(each.column.name)) and own.identity for whole in above
+            )
+            if column is not None and column.identity and not is_id and not is_part:
+                name = quoted(column.name)
+                yield Finding(
+                    "dependent-default-value",
+                    "refuse",
+                    f"{table.sql}.{name}",
+                    f"{table.sql}.{name} refers to users and is an identity column; it becomes {each.type}, which "
+                    "counts nothing.",
+                    f"ALTER TABLE {table.sql} ALTER COLUMN {name} DROP IDENTITY;\n"
+                    "-- whoever inserts a row says from then on to whom it belongs",
+                )
 
 
 def what_does_not_follow(at: Situation) -> Iterator[Finding]:
