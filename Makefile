@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo run test test-faults test-load test-interop bench-cutover bench-me check format clean
+.PHONY: help install demo run test test-breadth test-faults test-load test-interop bench-cutover bench-me check format clean
 
 help: ## list the verbs
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
@@ -26,13 +26,16 @@ run: $(STAMP) ## as demo, then leave provider and server running and print curl 
 	@$(BIN)/shadow demo --stay
 
 test: $(STAMP) ## the tests
-	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not faults" --ignore tests/interop
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "not (breadth or faults or benchmarks)" --ignore tests/interop
+
+test-breadth: $(STAMP) ## the tests of one thing with every finding, obstacle and layout: its remedy, and the way there and back
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m "breadth and not faults" --ignore tests/interop
 
 test-faults: $(STAMP) ## the tests that kill processes and servers, fill disks, and go through poolers
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m faults
+	@$(BIN)/python -m pytest -n 3 --dist worksteal -m faults
 
-test-load: $(STAMP) ## 8,000 first requests, identical and conflicting, and 10,000 events three times, all at once
-	@TEST_SCALE=1 $(BIN)/python -m pytest -n 2 --dist load tests/users/test_contention.py tests/users/test_storm.py
+test-load: $(STAMP) ## 8,000 first requests, identical and conflicting, 10,000 events three times, all at once; the benchmarks
+	@TEST_SCALE=1 $(BIN)/python -m pytest -n 2 --dist load tests/users/test_contention.py tests/users/test_storm.py tests/scripts/test_bench_*.py
 
 test-interop: $(STAMP) ## the tests with real providers, and a real Better Auth as the old app, on Node
 	@if ! command -v npm >/dev/null; then echo "Node is missing: the tests with real providers and a real Better Auth are skipped"; \

@@ -19,6 +19,10 @@ FAULTS = {"test_killed.py", "test_faults.py", "test_around.py", "test_pooler.py"
 """Files whose tests start, kill and starve servers of their own."""
 LOAD = {"test_contention.py", "test_storm.py"}
 """Files whose tests do as much at once as TEST_SCALE says."""
+BENCHMARKS = {"test_bench_cutover.py", "test_bench_me.py"}
+BREADTH = {"test_each_finding.py", "test_obstacles.py", "test_partitions_parts.py", "test_remedies.py"}
+"""Files whose tests do one thing with every finding, obstacle, kind of object: what is found, its remedy, and the way
+that is free then."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -26,10 +30,14 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what `make test` leaves to `make test-faults`, and leave out what one server tells as well as several."""
+    """Mark what `make test` leaves to other verbs, and leave out what one server tells as well as several."""
     for item in items:
         if item.path.name in FAULTS:
             item.add_marker(pytest.mark.faults)
+        if item.path.name in BENCHMARKS:
+            item.add_marker(pytest.mark.benchmarks)
+        if item.path.name in BREADTH or "TestOtherLayouts" in item.nodeid:
+            item.add_marker(pytest.mark.breadth)
     if repeated := [item for item in items if is_repeated(item)]:
         config.hook.pytest_deselected(items=repeated)
         items[:] = [item for item in items if item not in set(repeated)]
