@@ -316,6 +316,8 @@ class Cutover:
         if refusals(findings):
             raise Refused(findings)
         left_out = self._take_back(recorded.undo)
+        if action == "retire":  # if that was not done at its time, it is as far as it goes back now
+            self._keep_standing(database, "adopt")
         if action != "adopt":
             record = Record(f"undo-{action}", self.operator, self.options, catalog.read(database).fingerprint)
             facts = f"jsonb_build_object('left_out', {catalog.literal(json.dumps(left_out))}::jsonb)"

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
+
+from sqlalchemy import Connection
 
 from app.cutover import restore
 from app.cutover.catalog import JOURNAL, Column, Snapshot, Table, literal, quoted
 from app.cutover.findings import Action, Finding, Options
 from app.cutover.layout import is_beside
+from app.cutover.queries import VISIBLE
 from app.cutover.rules.by_hand import anew
 from app.cutover.steps import apart
 
@@ -70,14 +73,27 @@ def _taken_out(statements: Iterable[str]) -> set[str]:
 
 
 def changed(
-    snapshot: Snapshot, before: Mapping[str, Any], statements: Sequence[str], options: Options
+    snapshot: Snapshot,
+    before: Mapping[str, Any],
+    statements: Sequence[str],
+    options: Options,
+    is_untouched: Callable[[], bool],
 ) -> Iterator[Finding]:
-    """Yield what the app changed since, of all that undo takes out; what is gone is found when it is missed."""
+    """Yield what the app changed since, of all that undo takes out; what is gone is found when it is missed.
+
+    Args:
+        snapshot: the catalogue.
+        before: what was recorded of the revision.
+        statements: the undo.
+        options: what a person accepted.
+        is_untouched: asked where nothing was recorded to compare with: whether nothing of the database was changed
+            since.
+    """
     if "undo-finds-changes" in options.accept:
         return
     now, wanted = of(snapshot, before, statements), _taken_out(statements)
     if "standing" not in before:
-        if now and "undo-cannot-compare" not in options.accept:
+        if now and "undo-cannot-compare" not in options.accept and not is_untouched():
             yield _unknown(now)
         return
     for drop, was in before["standing"].items():
@@ -102,14 +118,43 @@ def changed(
             )
 
 
+def is_untouched(connection: Connection, schema: str, action: Action) -> bool:
+    """Tell whether no statement changed the structure of the database since an action was recorded.
+
+    Every change writes a row of the catalogue, which then has the number of the transaction that wrote it
+    (PostgreSQL, 5.6 System Columns, xmin); the record of the action has that of the action.
+    """
+    journal = quoted(schema, JOURNAL)
+    mark = f"(SELECT age(xmin) FROM {journal} WHERE action = {literal(action)} ORDER BY id DESC LIMIT 1)"
+    relations = f"(SELECT c.oid FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE {VISIBLE})"
+    functions = f"(SELECT p.oid FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace WHERE {VISIBLE})"
+    owned = {
+        "pg_class": f"oid IN {relations}",
+        "pg_attribute": f"attrelid IN {relations}",
+        "pg_attrdef": f"adrelid IN {relations}",
+        "pg_constraint": f"conrelid IN {relations}",
+        "pg_policy": f"polrelid IN {relations}",
+        "pg_rewrite": f"ev_class IN {relations}",
+        "pg_trigger": f"tgrelid IN {relations}",
+        "pg_proc": f"oid IN {functions}",
+        "pg_publication_rel": "true",
+        "pg_statistic_ext": "true",
+        "pg_description": "true",
+    }
+    later = " OR ".join(
+        f"EXISTS (SELECT FROM {catalog} WHERE {which} AND age(xmin) < {mark})" for catalog, which in owned.items()
+    )
+    return not connection.exec_driver_sql(f"SELECT {later}").scalar_one()
+
+
 def _unknown(now: Made) -> Finding:
     names = sorted(" ".join(_named(drop)) for drop in now)
     return Finding(
         "undo-cannot-compare",
         "refuse",
         "shadow_cutover",
-        "It was not recorded how that stood after the revision which undo takes out or replaces, so what the app "
-        f"changed of it since cannot be told: {', '.join(names)}.",
+        "The structure of the database was changed since the revision, and it was not recorded how that stood right "
+        f"after it which undo takes out or replaces, so what was changed of it cannot be told: {', '.join(names)}.",
         "--accept undo-cannot-compare",
     )
 

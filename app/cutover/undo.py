@@ -71,7 +71,9 @@ def examine(
     yield from (stops := list(since.examine(connection, snapshot, schema, before, statements)))
     if {"row-security", "missing-privileges"} & {found.code for found in stops}:
         return  # rows could not be counted
-    yield from standing.changed(snapshot, before, statements, options)
+    yield from standing.changed(
+        snapshot, before, statements, options, lambda: standing.is_untouched(connection, schema, action)
+    )
     if action == "adopt":
         yield from _adopt_losses(connection, snapshot, before, statements, options)
         where = next((table for table in snapshot.tables if table.sql == (before["users"] or before["target"])), None)
