@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import os
 from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.cutover.commands import migrate
 from tests.cutover.witness import Witness
 from tests.postgres import Server
 
@@ -41,6 +43,23 @@ def load(
 ) -> Callable[[str | None], Witness]:
     """Load a fixture by its name; None is a database without a table."""
     return lambda name: Witness(server, make_database(name))
+
+
+@pytest.fixture
+def load_retired(server: Server, load: Callable[[str | None], Witness]) -> Callable[..., Witness]:
+    """Load a fixture with what a script made in it, after `retire` with options: gone once, and copied from then on."""
+
+    def loaded(fixture: str, script: str, *options: str) -> Witness:
+        name = f"retired_{hashlib.sha256(repr((fixture, script, options)).encode()).hexdigest()[:16]}"
+        if name not in server.templates:
+            database = load(fixture)
+            database.run(script)
+            done = migrate(database.url, "retire", *options)
+            assert done.code == 0, done.text
+            server.keep_as_template(database.url, name)
+        return load(name)
+
+    return loaded
 
 
 @pytest.fixture

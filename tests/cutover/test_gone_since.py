@@ -9,7 +9,6 @@ import pytest
 
 from tests.cutover.commands import Outcome, migrate, shadow
 from tests.cutover.witness import Witness
-from tests.postgres import Server
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
@@ -49,18 +48,9 @@ MISSED = {
 }
 
 
-RETIRED = "gone_since_retired"
-
-
 @pytest.fixture
-def retired(server: Server, load: Callable[[str], Witness]) -> Witness:
-    if RETIRED not in server.templates:
-        database = load("uuid_kysely")
-        database.run(MADE)
-        done = migrate(database.url, "retire")
-        assert done.code == 0, done.text
-        server.keep_as_template(database.url, RETIRED)
-    return replace(load(RETIRED), users='public."user"')
+def retired(load_retired: Callable[..., Witness]) -> Witness:
+    return replace(load_retired("uuid_kysely", MADE), users='public."user"')
 
 
 def undone(database: Witness, *arguments: str) -> Outcome:

@@ -10,7 +10,7 @@ import pytest
 from tests.cutover.commands import Outcome, migrate, plan, shadow
 from tests.cutover.obstacles import refusals
 from tests.cutover.witness import OURS, Witness, apart_from_names_of_partitions
-from tests.postgres import Server, offered
+from tests.postgres import offered
 
 on_the_newest = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
@@ -177,7 +177,6 @@ MADE = """
     CREATE TABLE par (id int PRIMARY KEY, u uuid REFERENCES "user" (id), x int);
     CREATE INDEX par_u ON par (u);
 """
-RETIRED = "met_beforehand_retired"
 CAME_SINCE = {
     "a policy of the name of one that is carried": "CREATE POLICY own ON par USING (u IS NOT NULL)",
     "a trigger of the name of one that is carried": "CREATE TRIGGER seen BEFORE UPDATE OF u ON par FOR EACH ROW "
@@ -218,14 +217,8 @@ FREED = """
 
 
 @pytest.fixture
-def retired(server: Server, load: Load) -> Witness:
-    if RETIRED not in server.templates:
-        database = load("uuid_kysely")
-        database.run(MADE)
-        done = migrate(database.url, "retire")
-        assert done.code == 0, done.text
-        server.keep_as_template(database.url, RETIRED)
-    return load(RETIRED)
+def retired(load_retired: Callable[..., Witness]) -> Witness:
+    return load_retired("uuid_kysely", MADE)
 
 
 @on_the_newest

@@ -9,7 +9,6 @@ import pytest
 
 from tests.cutover.commands import Outcome, migrate, plan, shadow
 from tests.cutover.witness import Witness, apart_from_names_of_partitions
-from tests.postgres import Server
 
 pytestmark = pytest.mark.parametrize("server", ["embedded"], indirect=True)
 
@@ -111,21 +110,11 @@ class TestRightAfterRetire:
         there_and_back(database)
 
 
-RETIRED = "undo_after_views_retired"
-
-
 @pytest.fixture
-def retired(server: Server, load: Load) -> Witness:
+def retired(load_retired: Callable[..., Witness]) -> Witness:
     """A database after retire, in which much is carried along."""
-    if RETIRED not in server.templates:
-        database = load("uuid_kysely")
-        database.run(
-            f"{V1} CREATE MATERIALIZED VIEW mv AS SELECT * FROM v1; CREATE FUNCTION f() RETURNS bigint {COUNTS} {DOCS}"
-        )
-        done = migrate(database.url, "retire", "--compat-view")
-        assert done.code == 0, done.text
-        server.keep_as_template(database.url, RETIRED)
-    return load(RETIRED)
+    made = f"{V1} CREATE MATERIALIZED VIEW mv AS SELECT * FROM v1; CREATE FUNCTION f() RETURNS bigint {COUNTS} {DOCS}"
+    return load_retired("uuid_kysely", made, "--compat-view")
 
 
 class TestWhatCameSinceOnWhatIsCarried:
