@@ -47,6 +47,7 @@ def own(request: pytest.FixtureRequest) -> Iterator[tuple[OwnServer, Server]]:
     try:
         server = machine.configured(
             "max_prepared_transactions = 5", "wal_level = logical", "autovacuum_naptime = 1",
+            "autovacuum_max_workers = 20",  # three would be at other databases of the tests, slowly
             "autovacuum_vacuum_cost_delay = 100", "autovacuum_vacuum_cost_limit = 1",
         )  # fmt: skip
     except PermissionError:
