@@ -48,7 +48,8 @@ def is_repeated(item: pytest.Item) -> bool:
 
     The rows below them are tested on each, in tests/users, and `make test-load` puts all of the load on each.
     """
-    server = getattr(item, "callspec", None) and item.callspec.params.get("server")  # type: ignore[attr-defined]
+    callspec = getattr(item, "callspec", None)
+    server = callspec.params.get("server") if callspec is not None else None
     http = item.path.parent.name == "api" or item.path.name == "test_asgi.py"
     load = item.path.name in LOAD and "TEST_SCALE" not in os.environ
     return (http or load) and server not in (None, offered()[0])

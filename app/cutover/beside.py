@@ -32,10 +32,7 @@ def creation(snapshot: Snapshot, changes: Changes) -> Iterator[str]:
     """Return the SQL that makes the view."""
     schema = schema_of(changes)
     view = quoted(schema, USERS)
-    if schema != changes.schema:
-        yield f"CREATE SCHEMA {quoted(schema)}"
-        if (owner := changes.owner_but(snapshot.role)) is not None:
-            yield f"ALTER SCHEMA {quoted(schema)} OWNER TO {quoted(owner)}"
+    yield from _schema(snapshot, changes)
     owned = {column.name for column in changes.fields.values()}
     going = {column.name for column in changes.going}
     columns = []
@@ -59,6 +56,14 @@ def creation(snapshot: Snapshot, changes: Changes) -> Iterator[str]:
         yield from (f"GRANT USAGE ON SCHEMA {quoted(schema)} TO {each}" for each in to)
 
 
+def _schema(snapshot: Snapshot, changes: Changes) -> Iterator[str]:
+    schema = schema_of(changes)
+    if schema != changes.schema:
+        yield f"CREATE SCHEMA {quoted(schema)}"
+        if (owner := changes.owner_but(snapshot.role)) is not None:
+            yield f"ALTER SCHEMA {quoted(schema)} OWNER TO {quoted(owner)}"
+
+
 def standing(snapshot: Snapshot, changes: Changes) -> Table | None:
     """Return the view as it stands, None where it is still to be made."""
     table = snapshot.table(schema_of(changes), USERS)
@@ -67,10 +72,8 @@ def standing(snapshot: Snapshot, changes: Changes) -> Table | None:
 
 def again(snapshot: Snapshot, changes: Changes, view: Table) -> Iterator[str]:
     """Return the SQL that makes the view again as it stands, with what the app gave and put on it since adopt."""
+    yield from _schema(snapshot, changes)
     if view.schema != changes.schema:
-        yield f"CREATE SCHEMA {quoted(view.schema)}"
-        if (owner := changes.owner_but(snapshot.role)) is not None:
-            yield f"ALTER SCHEMA {quoted(view.schema)} OWNER TO {quoted(owner)}"
         users = (role for schema, role in snapshot.schema_users if schema == view.schema)
         yield from (f"GRANT USAGE ON SCHEMA {quoted(view.schema)} TO {role}" for role in users)
     yield from restore.view(view, snapshot.default_grantees)
@@ -85,19 +88,19 @@ def given_since(changes: Changes, view: Table) -> list[tuple[str, str]]:
     """
     table, owner = changes.users, quoted(changes.users.owner)
     own = {name: column.name for name, column in changes.fields.items()}
-    had = {(grant.grantee, each) for grant in _granted(table) for each in grant.privileges.split(", ")}
+    had = {(grant.grantee, each) for grant in _granted(table) for each in grant.each}
     given: dict[tuple[str, str], bool] = {}
     for grant in _granted(view):
-        for each in grant.privileges.split(", "):
+        for each in grant.each:
             if each in _PRIVILEGES and (grant.grantee, each) not in had and grant.grantee != owner:
                 given[grant.grantee, each] = given.get((grant.grantee, each), False) or grant.grantable
     for column in view.columns:
         there = table.column(own.get(column.name, column.name))
         if there is None:
             continue
-        on_table = {(grant.grantee, each) for grant in there.grants or () for each in grant.privileges.split(", ")}
+        on_table = {(grant.grantee, each) for grant in there.grants or () for each in grant.each}
         for grant in column.grants or ():
-            for each in grant.privileges.split(", "):
+            for each in grant.each:
                 known = (grant.grantee, each) in on_table | had | given.keys()
                 if each in _PRIVILEGES and not known and grant.grantee != owner:
                     given[grant.grantee, f"{each} ({quoted(there.name)})"] = grant.grantable
@@ -143,8 +146,8 @@ def _view(snapshot: Snapshot, table: Table, view: str, columns: Mapping[str, str
         return  # for the owner alone: whoever else reads it would see what the table's policies hide
     for grant in _granted(table):
         option = " WITH GRANT OPTION" if grant.grantable else ""
-        given = grant.privileges.split(", ")
-        yield from (f"GRANT {each} ON {view} TO {grant.grantee}{option}" for each in _PRIVILEGES if each in given)
+        given = (each for each in _PRIVILEGES if each in grant.each)
+        yield from (f"GRANT {each} ON {view} TO {grant.grantee}{option}" for each in given)
     for column in table.columns:
         for privilege in column.privileges if column.name in columns else ():
             kind, _, rest = privilege.partition(" TO ")

@@ -51,6 +51,11 @@ class Grant:
     grantor: str | None = None
     """As SQL; None where it is the object's owner."""
 
+    @property
+    def each(self) -> tuple[str, ...]:
+        """The privileges, one by one."""
+        return tuple(self.privileges.split(", "))
+
 
 @dataclass(frozen=True, slots=True)
 class Column:

@@ -65,7 +65,7 @@ def _writers(users: Table) -> set[str]:
     """Return who may insert or update rows, or some columns of them, as SQL names."""
     found = {quoted(users.owner)} if users.owner else set()
     given = [*(users.grants or ()), *(grant for column in users.columns for grant in column.grants or ())]
-    return found | {grant.grantee for grant in given if _WRITERS & {*grant.privileges.split(", ")}}
+    return found | {grant.grantee for grant in given if _WRITERS & {*grant.each}}
 
 
 def names_taken(situation: Situation) -> Iterator[Finding]:

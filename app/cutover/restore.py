@@ -154,7 +154,7 @@ def column(table: Table, column: Column) -> Iterator[str]:
         yield f"{change} SET STATISTICS {column.statistics}"
     yield from comment(f"COLUMN {table.sql}.{quoted(column.name)}", column.comment)
     for grant in column.grants or ():
-        each = ", ".join(f"{privilege} ({quoted(column.name)})" for privilege in grant.privileges.split(", "))
+        each = ", ".join(f"{privilege} ({quoted(column.name)})" for privilege in grant.each)
         yield from _as_grantor(grant, f"GRANT {each} ON TABLE {table.sql}")
 
 
